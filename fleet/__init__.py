@@ -1,0 +1,1 @@
+"""Flea Fleet: a RabbitMQ work-queue fleet for trading agents."""

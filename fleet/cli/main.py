@@ -1,0 +1,57 @@
+"""`fleet`: one command over the whole house."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from fleet.core.errors import OperatorError
+
+COMMANDS = {
+    "audit": "Reckon every event: published, handled, waiting, lost.",
+    "broker": "Run a private RabbitMQ until interrupted.",
+    "demo": "Show the whole fleet at work on one machine.",
+    "publisher": "Run the bridge: events from their source onto the exchange.",
+    "sandbox": "Run a stand-in Purple Flea: stream, REST and a ledger.",
+    "topology": "Show, apply, check or export the broker's layout.",
+    "worker": "Run one worker replica.",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module only when it is asked for, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Name every command."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """Load the command called `name`."""
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"fleet.cli.{name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"fleet.cli.{name} has no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without loading one."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="flea-fleet")
+def fleet() -> None:
+    """Events from a trading platform, onto RabbitMQ, through a fleet of workers."""
+
+
+def main() -> None:
+    """Run the command line; an operator's error is one sentence and exit code 2."""
+    try:
+        fleet()
+    except OperatorError as error:
+        click.echo(f"fleet: {error}", err=True)
+        sys.exit(2)
