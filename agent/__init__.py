@@ -1,0 +1,1 @@
+"""Floor 3: the trading agent that ships with the fleet."""

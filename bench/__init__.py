@@ -1,0 +1,1 @@
+"""Benchmarks: the real publisher and the real runtime, beside bare aio-pika."""

@@ -1,0 +1,1 @@
+"""Floor 1: the broker's layout as frozen values."""

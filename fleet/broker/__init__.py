@@ -1,0 +1,1 @@
+"""Floor 1: a private RabbitMQ for demos, tests and development."""

@@ -1,0 +1,1 @@
+"""Floor 1: what must survive a crash: journal, effects, cursors, leases, lanes, positions."""

@@ -1,0 +1,1 @@
+"""Ways in: each yields raw frames and keeps its own connection alive."""

@@ -1,0 +1,1 @@
+"""What folds around every handler, one file each."""
