@@ -10,7 +10,8 @@ FleetError
 │   ├── NetworkError
 │   ├── ApiError
 │   ├── StateError
-│   └── ResourceError
+│   ├── ResourceError
+│   └── NotNowError
 ├── PermanentError         nobody can mend it by waiting: fail, park, let a person look
 │   ├── DataError
 │   │   └── EnvelopeError
@@ -95,6 +96,12 @@ class ResourceError(RetryableError):
     """Memory, disk or another resource of this process is at its limit."""
 
     error_class = "resource"
+
+
+class NotNowError(RetryableError):
+    """Later, without counting an attempt: a breaker is open, or a limit is reached."""
+
+    error_class = "api"
 
 
 class PermanentError(FleetError):

@@ -1,0 +1,73 @@
+"""What went wrong, as a value that fits into headers and groups with its like."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from fleet.core.errors import FleetError
+from fleet.core.redact import redact
+
+MAX_MESSAGE: Final = 500
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
+_NETWORK: Final = (OSError, TimeoutError, EOFError)
+_DATA: Final = (msgspec.MsgspecError, UnicodeError)
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """One failure: its class (network, api, data, logic, state, resource), type, text and place.
+
+    `fingerprint` is the same for failures of one type at one place, whatever ids or numbers
+    their texts carry.
+    """
+
+    error_class: str
+    error_type: str
+    message: str
+    fingerprint: str
+
+
+def describe(error: BaseException) -> Failure:
+    """The failure that `error` stands for; its text is bounded and free of secrets."""
+    kind = type(error).__name__
+    return Failure(
+        error_class=classify(error),
+        error_type=kind,
+        message=redact(str(error) or kind)[:MAX_MESSAGE],
+        fingerprint=fingerprint(kind, _place(error.__traceback__)),
+    )
+
+
+def failure(error_class: str, kind: str, message: str) -> Failure:
+    """A failure that no exception stands for, such as a message that nobody handles."""
+    return Failure(error_class, kind, redact(message)[:MAX_MESSAGE], fingerprint(kind, ""))
+
+
+def classify(error: BaseException) -> str:
+    """The failure class of an exception; what nothing is known about is a bug: logic."""
+    if isinstance(error, FleetError):
+        return error.error_class
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in _FULL:
+        return "resource"
+    if isinstance(error, _NETWORK):
+        return "network"
+    return "data" if isinstance(error, _DATA) else "logic"
+
+
+def fingerprint(kind: str, place: str) -> str:
+    """12 hex digits for a kind of error at a place."""
+    return hashlib.sha256(f"{kind}@{place}".encode()).hexdigest()[:12]
+
+
+def _place(traceback: TracebackType | None) -> str:
+    """Module and function where it was raised; no line, so that a release does not split groups."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return ""
+    code = traceback.tb_frame.f_code
+    return f"{traceback.tb_frame.f_globals.get('__name__', '')}.{code.co_qualname}"
