@@ -46,7 +46,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 _decode = msgspec.json.Decoder(Event, float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-_spaced_keys = re.compile(rb'"\s*:').findall
+_keys_written = re.compile(rb'"\s*:').findall
 _ENVELOPE_FIELDS: Final = len(Event.__struct_fields__)
 _FLAT_OBJECTS: Final = 2
 
@@ -104,14 +104,8 @@ def _check_keys(body: bytes, payload: dict[str, Any]) -> None:
     """
     flat = b"[" not in body and body.count(b"{") == _FLAT_OBJECTS
     keys = len(payload) if flat else _count_keys(payload)
-    if _keys_written(body) != _ENVELOPE_FIELDS + keys:
+    if len(_keys_written(body)) != _ENVELOPE_FIELDS + keys:
         json.loads(body, object_pairs_hook=_unique, parse_float=str, parse_int=str)
-
-
-def _keys_written(body: bytes) -> int:
-    if b'" ' in body or b'"\n' in body or b'"\t' in body or b'"\r' in body:
-        return len(_spaced_keys(body))
-    return body.count(b'":')
 
 
 def _count_keys(payload: dict[str, Any]) -> int:
