@@ -1,0 +1,265 @@
+"""One supervised connection to the broker, that comes back for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractConnection
+from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from yarl import URL
+
+from fleet.core.backoff import backoff
+from fleet.core.errors import BrokerError
+
+OnConnect = Callable[[AbstractConnection], Awaitable[None]]
+
+NOT_ALLOWED: Final = 530  # the broker's reply for a virtual host that is not there or not ours
+LOOK_S: Final = 0.25  # how often a connection that does not say it closed is looked at
+LOSSES: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.CancelledError)
+"""What a call on a lost connection or channel may raise.
+
+aiormq cancels what waits on a connection it closes, so a CancelledError belongs here; the caller
+tells it from a cancellation of its own with `asyncio.current_task().cancelling()`.
+"""
+
+log = structlog.get_logger("fleet.amqp")
+
+
+class Link:
+    """A connection named `name` to the broker at `url`, made again whenever it is lost.
+
+    `on_connect` is awaited with each new connection before anybody else sees it: to look at the
+    topology again, to open channels. Where it raises, that connection counts as failed.
+
+    The first connection is tried for `patience_s`; after that `start` raises BrokerError with one
+    sentence. A refused password or virtual host is final at once. Later losses are retried for
+    ever, 0.5 to 30 s apart. A peer that goes silent is noticed after three `heartbeat_s`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        on_connect: OnConnect | None = None,
+        heartbeat_s: int = 10,
+        timeout_s: float = 10.0,
+        patience_s: float = 10.0,
+    ) -> None:
+        self.url = url
+        self.name = name
+        self._on_connect = on_connect
+        self._heartbeat_s = heartbeat_s
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._current: AbstractConnection | None = None
+        self._changed = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._current is not None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has stopped reading from us: it is out of memory or disk."""
+        return self._current is not None and not _done_at_once(self._current.ready())
+
+    async def start(self) -> None:
+        """Connect and keep connected. Raises BrokerError where the broker is not to be had."""
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # our own lines stand for its
+        connection = await self._first()
+        self._offer(connection)
+        self._supervisor = asyncio.create_task(self._supervise(connection), name=self.name)
+
+    async def stop(self) -> None:
+        """Close the connection and stay away. What still waits on it fails."""
+        self._stopped = True
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        if self._current is not None:
+            await _close(self._current)
+        self._offer(None)
+
+    async def connection(self) -> AbstractConnection:
+        """The present connection; waits for one. Raises BrokerError once the link is stopped."""
+        while self._current is None:
+            if self._stopped:
+                raise BrokerError("The connection to the broker was stopped.")
+            await self._changed.wait()
+        return self._current
+
+    async def lost(self, connection: AbstractConnection) -> None:
+        """Return once `connection` is no longer the present one."""
+        while self._current is connection:
+            await self._changed.wait()
+
+    def _offer(self, connection: AbstractConnection | None) -> None:
+        self._current = connection
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _first(self) -> AbstractConnection:
+        deadline = time.monotonic() + self._patience_s
+        for delay in backoff(random.uniform, first=0.5, cap=5.0):
+            try:
+                return await self._open()
+            except LOSSES as error:
+                _reraise_own_cancellation(error)
+                trouble = explain(self.url, error)
+                if is_final(error) or time.monotonic() + delay > deadline:
+                    raise trouble from None
+                log.warning("broker not there yet", link=self.name, reason=str(trouble))
+            await asyncio.sleep(delay)
+        raise AssertionError("backoff is endless")
+
+    async def _supervise(self, connection: AbstractConnection) -> None:
+        delays = backoff(random.uniform, first=0.5, cap=30.0)
+        while True:
+            since = time.monotonic()
+            await _end(connection)
+            self._offer(None)
+            log.warning("broker connection lost", link=self.name)
+            if time.monotonic() - since > self._heartbeat_s:
+                delays = backoff(random.uniform, first=0.5, cap=30.0)
+            await _close(connection)
+            connection = await self._again(next(delays))
+            self._offer(connection)
+            log.info("broker connection back", link=self.name)
+
+    async def _again(self, delay: float) -> AbstractConnection:
+        for later in backoff(random.uniform, first=max(delay, 0.5), cap=30.0):
+            await asyncio.sleep(delay)
+            try:
+                return await self._open()
+            except Exception as error:  # noqa: BLE001 - whatever fails, the link tries again
+                reason = str(explain(self.url, error))
+            except asyncio.CancelledError as error:
+                _reraise_own_cancellation(error)
+                reason = "the broker dropped the connection"
+            log.warning("broker still away", link=self.name, reason=reason)
+            delay = later
+        raise AssertionError("backoff is endless")
+
+    async def _open(self) -> AbstractConnection:
+        async with asyncio.timeout(self._timeout_s):
+            connection = await aiormq.connect(self._address())
+        try:
+            if self._on_connect is not None:
+                await self._on_connect(connection)
+        except BaseException:
+            await _close(connection)
+            raise
+        return connection
+
+    def _address(self) -> URL:
+        url = parse(self.url)
+        return url.update_query(heartbeat=str(self._heartbeat_s), name=self.name)
+
+
+def parse(url: str) -> URL:
+    """The parsed AMQP address. Raises BrokerError where it is none; the text is not repeated."""
+    try:
+        parsed = URL(url)
+        port_is_fine = parsed.port is None or 0 < parsed.port < 2**16
+    except ValueError:
+        raise BrokerError(_NO_ADDRESS) from None
+    if parsed.scheme not in {"amqp", "amqps"} or not parsed.host or not port_is_fine:
+        raise BrokerError(_NO_ADDRESS)
+    return parsed
+
+
+def explain(url: str, error: BaseException) -> BrokerError:
+    """One sentence on why the broker at `url` is not to be had; never with a password."""
+    if isinstance(error, BrokerError):
+        return error
+    address = parse(url)
+    where = f"the broker at {address.host}:{address.port or _PORTS[address.scheme]}"
+    if isinstance(error, ProbableAuthenticationError | AuthenticationError):
+        return BrokerError(
+            f"{where} refuses user {address.user or 'guest'!r} and its password; correct AMQP_URL."
+        )
+    if _code(error) == NOT_ALLOWED:
+        vhost = address.path.lstrip("/") or "/"
+        return BrokerError(
+            f"{where} has no virtual host {vhost!r} for this user; create it or correct AMQP_URL."
+        )
+    return BrokerError(f"Cannot reach {where} ({_reason(error)}); start it or correct AMQP_URL.")
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether trying again cannot help: a refused user or virtual host, or a bad certificate."""
+    return (
+        isinstance(error, BrokerError | ProbableAuthenticationError | AuthenticationError)
+        or _code(error) == NOT_ALLOWED
+        or isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    )
+
+
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_NO_ADDRESS: Final = "AMQP_URL is no AMQP address; write amqp://user:password@host:5672/vhost."
+
+
+def _code(error: BaseException) -> object:
+    return error.args[0] if isinstance(error, AMQPError) and error.args else None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, asyncio.CancelledError):
+        return "it dropped the connection"
+    return " ".join(str(part) for part in error.args) or type(error).__name__
+
+
+def _reraise_own_cancellation(error: BaseException) -> None:
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+def _done_at_once(coroutine: Coroutine[Any, Any, None]) -> bool:
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return True
+    coroutine.close()
+    return False
+
+
+async def _end(connection: AbstractConnection) -> None:
+    # `closing` alone would do, were it not for ends that aiormq notices late or never.
+    closing = connection.closing
+    while connection.is_opened and not closing.done():
+        await asyncio.wait([closing], timeout=LOOK_S)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    closing = asyncio.ensure_future(connection.close())
+    await asyncio.wait([closing], timeout=5.0)
+    if not closing.done():
+        closing.cancel()
