@@ -1,0 +1,178 @@
+"""The agent's book: at most so many positions, one per pair, each under one effect key."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from fleet.core.errors import StateError
+from fleet.store.api import Tx
+
+PositionState: TypeAlias = Literal["reserved", "open", "closing", "closed", "released"]
+Reason: TypeAlias = Literal["limit", "pair_busy", "spent", "late"]
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """A position of an agent; `key` is the effect key of the order that opens it.
+
+    `ts_ms` is the business time of that order; the other times are when it was written.
+    """
+
+    key: str
+    agent: str
+    pair: str
+    direction: str
+    size: Decimal
+    leverage: Decimal
+    ts_ms: int
+    state: PositionState = "reserved"
+    venue_id: str = ""
+    entry_price: Decimal | None = None
+    exit_price: Decimal | None = None
+    pnl: Decimal | None = None
+    opened_ms: int = 0
+    closed_ms: int = 0
+
+
+class Reserved(msgspec.Struct, frozen=True, gc=False):
+    """The order may go to the venue. `again`: this key was reserved or opened before."""
+
+    position: Position
+    again: bool = False
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The order must not go to the venue.
+
+    limit: as many positions as allowed · pair_busy: the pair has one · spent: this key was
+    used and is over · late: a newer order of the pair is in the book.
+    """
+
+    reason: Reason
+
+
+_COLUMNS = Position.__struct_fields__
+_LIST = ", ".join("position_key" if column == "key" else column for column in _COLUMNS)
+_SELECT = f"SELECT {_LIST} FROM positions"  # noqa: S608 - constants
+_LIVE = "state IN ('reserved', 'open', 'closing')"
+_MONEY = frozenset({"size", "leverage", "entry_price", "exit_price", "pnl"})
+
+
+def reserve(tx: Tx, position: Position, max_open: int) -> Reserved | Refused:
+    """Take a place in the book before the venue is asked; atomic over all processes."""
+    old = get(tx, position.key)
+    if old is not None and old.state in ("reserved", "open"):
+        return Reserved(old, again=True)
+    if old is not None and old.state != "released":
+        return Refused("spent")
+    reason = _refusal(tx, position, max_open)
+    if reason:
+        return Refused(reason)
+    fresh = msgspec.structs.replace(position, state="reserved")
+    tx.execute("DELETE FROM positions WHERE position_key = ?", (position.key,))
+    marks = ", ".join("?" * len(_COLUMNS))
+    tx.execute(f"INSERT INTO positions ({_LIST}) VALUES ({marks})", _values(fresh))  # noqa: S608
+    return Reserved(fresh)
+
+
+def opened(tx: Tx, key: str, venue_id: str, entry_price: Decimal | None, now_ms: int) -> None:
+    """The venue opened it. Twice is once; nothing happens to one that is closing or closed."""
+    tx.execute(
+        "UPDATE positions SET state = 'open', venue_id = ?, entry_price = ?, opened_ms = ?"
+        " WHERE position_key = ? AND state = 'reserved'",
+        (venue_id, _text(entry_price), now_ms, key),
+    )
+    _must_exist(tx, key)
+
+
+def closing(tx: Tx, key: str) -> bool:
+    """An order to close it is about to go out; whether it is (still) closing now."""
+    tx.execute(
+        "UPDATE positions SET state = 'closing' WHERE position_key = ? AND state = 'open'", (key,)
+    )
+    return _must_exist(tx, key).state == "closing"
+
+
+def closed(
+    tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int
+) -> None:
+    """It is over at the venue: its place is free, its key is spent. Twice is once."""
+    tx.execute(
+        "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"
+        f" WHERE position_key = ? AND {_LIVE}",  # noqa: S608 - a constant
+        (_text(pnl), _text(exit_price), now_ms, key),
+    )
+    _must_exist(tx, key)
+
+
+def release(tx: Tx, key: str) -> None:
+    """The venue refused it: its place is free, and its key may be reserved again."""
+    tx.execute(
+        "UPDATE positions SET state = 'released' WHERE position_key = ? AND state = 'reserved'",
+        (key,),
+    )
+
+
+def get(tx: Tx, key: str) -> Position | None:
+    """The position that was reserved under this effect key."""
+    found = _positions(tx.query(f"{_SELECT} WHERE position_key = ?", (key,)))
+    return found[0] if found else None
+
+
+def open_positions(tx: Tx, agent: str) -> list[Position]:
+    """What takes a place in the agent's book (reserved, open, closing), oldest order first."""
+    where = f" WHERE agent = ? AND {_LIVE} ORDER BY ts_ms, position_key"
+    return _positions(tx.query(_SELECT + where, (agent,)))
+
+
+def of_pair(tx: Tx, agent: str, pair: str) -> Position | None:
+    """The one that takes the pair's place, if any."""
+    where = f" WHERE agent = ? AND pair = ? AND {_LIVE}"
+    found = _positions(tx.query(_SELECT + where, (agent, pair)))
+    return found[0] if found else None
+
+
+def _refusal(tx: Tx, position: Position, max_open: int) -> Reason | None:
+    newest = tx.query(
+        "SELECT max(ts_ms) FROM positions WHERE agent = ? AND pair = ? AND position_key <> ?"
+        " AND state <> 'released'",
+        (position.agent, position.pair, position.key),
+    )[0][0]
+    if newest is not None and newest > position.ts_ms:
+        return "late"
+    live = open_positions(tx, position.agent)
+    if any(other.pair == position.pair for other in live):
+        return "pair_busy"
+    return "limit" if len(live) >= max_open else None
+
+
+def _must_exist(tx: Tx, key: str) -> Position:
+    found = get(tx, key)
+    if found is None:
+        raise StateError(f"The book has no position under {key}; reserve it first.")
+    return found
+
+
+def _values(position: Position) -> list[str | int | None]:
+    return [
+        _text(value) if column in _MONEY else value
+        for column, value in zip(_COLUMNS, msgspec.structs.astuple(position), strict=True)
+    ]
+
+
+def _positions(rows: list[tuple[Any, ...]]) -> list[Position]:
+    return [
+        Position(
+            *(
+                Decimal(value) if column in _MONEY and value is not None else value
+                for column, value in zip(_COLUMNS, row, strict=True)
+            )
+        )
+        for row in rows
+    ]
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount)

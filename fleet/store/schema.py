@@ -1,0 +1,72 @@
+"""The tables, and how an older store becomes a newer one.
+
+`{keyed}` and `{serial}` are what SQLite and PostgreSQL spell differently.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FIRST: Final = (
+    """CREATE TABLE journal (
+        service TEXT NOT NULL, event_id TEXT NOT NULL, outcome TEXT NOT NULL,
+        attempt BIGINT NOT NULL, worker TEXT NOT NULL, handler TEXT NOT NULL,
+        reason TEXT NOT NULL, replay_count BIGINT NOT NULL, at_ms BIGINT NOT NULL,
+        age_ms BIGINT NOT NULL, PRIMARY KEY (service, event_id)){keyed}""",
+    """CREATE TABLE starts (
+        service TEXT NOT NULL, event_id TEXT NOT NULL, starts BIGINT NOT NULL,
+        worker TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (service, event_id)){keyed}""",
+    """CREATE TABLE effects (
+        effect_key TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL,
+        holder TEXT NOT NULL, held_until_ms BIGINT NOT NULL, attempts BIGINT NOT NULL,
+        replay_count BIGINT NOT NULL, detail TEXT NOT NULL, result TEXT NOT NULL,
+        error TEXT NOT NULL, at_ms BIGINT NOT NULL){keyed}""",
+    """CREATE TABLE lanes (
+        service TEXT NOT NULL, lane TEXT NOT NULL, owner TEXT NOT NULL,
+        epoch BIGINT NOT NULL, PRIMARY KEY (service, lane)){keyed}""",
+    """CREATE TABLE lane_states (
+        service TEXT NOT NULL, lane TEXT NOT NULL, state_key TEXT NOT NULL,
+        seq BIGINT NOT NULL, body TEXT NOT NULL, at_ms BIGINT NOT NULL,
+        PRIMARY KEY (service, lane, state_key))""",
+    """CREATE TABLE leases (
+        name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch BIGINT NOT NULL,
+        expires_at_ms BIGINT NOT NULL)""",
+    """CREATE TABLE cursors (
+        source TEXT PRIMARY KEY, cursor_value TEXT NOT NULL, epoch BIGINT NOT NULL,
+        at_ms BIGINT NOT NULL)""",
+    """CREATE TABLE missed (
+        source TEXT NOT NULL, after_id TEXT NOT NULL, before_id TEXT NOT NULL,
+        at_ms BIGINT NOT NULL, events BIGINT, PRIMARY KEY (source, after_id, before_id))""",
+    """CREATE TABLE quarantined (
+        id {serial}, source TEXT NOT NULL, cursor_value TEXT NOT NULL, reason TEXT NOT NULL,
+        sha256 TEXT NOT NULL, at_ms BIGINT NOT NULL)""",
+    """CREATE TABLE bridge_counts (
+        source TEXT NOT NULL, name TEXT NOT NULL, total BIGINT NOT NULL,
+        PRIMARY KEY (source, name))""",
+    """CREATE TABLE bindings (
+        service TEXT NOT NULL, pattern TEXT NOT NULL, at_ms BIGINT NOT NULL,
+        PRIMARY KEY (service, pattern))""",
+    """CREATE TABLE positions (
+        position_key TEXT PRIMARY KEY, agent TEXT NOT NULL, pair TEXT NOT NULL,
+        direction TEXT NOT NULL, size TEXT NOT NULL, leverage TEXT NOT NULL,
+        ts_ms BIGINT NOT NULL, state TEXT NOT NULL, venue_id TEXT NOT NULL,
+        entry_price TEXT, exit_price TEXT, pnl TEXT, opened_ms BIGINT NOT NULL,
+        closed_ms BIGINT NOT NULL)""",
+    """CREATE UNIQUE INDEX positions_live ON positions (agent, pair)
+        WHERE state IN ('reserved', 'open', 'closing')""",
+    "CREATE INDEX positions_newest ON positions (agent, pair, ts_ms)",
+)
+
+MIGRATIONS: Final = (_FIRST,)
+"""What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+def statements(version: int, *, keyed: str, serial: str) -> list[str]:
+    """What makes a store of `version` (0: empty) one of `VERSION`."""
+    return [
+        statement.format(keyed=keyed, serial=serial)
+        for migration in MIGRATIONS[version:]
+        for statement in migration
+    ]
