@@ -129,7 +129,7 @@ class Link:
             try:
                 return await self._open()
             except LOSSES as error:
-                _reraise_own_cancellation(error)
+                reraise_own_cancellation(error)
                 trouble = explain(self.url, error)
                 if is_final(error) or time.monotonic() + delay > deadline:
                     raise trouble from None
@@ -159,7 +159,7 @@ class Link:
             except Exception as error:  # noqa: BLE001 - whatever fails, the link tries again
                 reason = str(explain(self.url, error))
             except asyncio.CancelledError as error:
-                _reraise_own_cancellation(error)
+                reraise_own_cancellation(error)
                 reason = "the broker dropped the connection"
             log.warning("broker still away", link=self.name, reason=reason)
             delay = later
@@ -236,7 +236,8 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(part) for part in error.args) or type(error).__name__
 
 
-def _reraise_own_cancellation(error: BaseException) -> None:
+def reraise_own_cancellation(error: BaseException) -> None:
+    """Raise `error` again where it is the cancellation of this very task, not aiormq's."""
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
