@@ -1,0 +1,84 @@
+"""Ends what it started when its owner is gone, however the owner went.
+
+Run as a file with the standard library alone: `guard.py '{"run": [[…]], "last": [[…]], …}'`.
+
+- `run`: commands started at once, in order; their process ids are printed as one JSON line.
+- `last`: commands run at the very end.
+- `remove`: a folder removed at the end, unless the owner wrote `keep` before it closed the pipe.
+- `grace`: seconds between the polite and the certain end of a command.
+
+The owner holds the other end of standard input. The kernel closes it even on kill -9, and that is
+why this is a pipe and not a signal handler.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+CHILD = b"child"
+KEEP = b"keep"
+
+
+def main() -> None:
+    """Start the commands, wait for the owner's end or the last command's, and end the rest."""
+    order: dict[str, Any] = json.loads(sys.argv[1])
+    news: SimpleQueue[bytes] = SimpleQueue()
+    # SIG_IGN would be inherited by the commands; a handler is not.
+    signal.signal(signal.SIGTERM, lambda *_: news.put(b""))
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for argv in order["run"]:
+            children.append(start(argv))
+        sys.stdout.write(json.dumps([child.pid for child in children]) + "\n")
+        sys.stdout.flush()
+        watch(news, children)
+        message = news.get()
+    finally:
+        end(children, order["grace"])
+        for argv in order["last"]:
+            subprocess.run(argv, check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
+    if order["remove"] and message not in (CHILD, KEEP):
+        shutil.rmtree(order["remove"], ignore_errors=True)
+
+
+def start(argv: list[str]) -> subprocess.Popen[bytes]:
+    """Start a command that has no input and writes where the guard's errors go."""
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+
+def watch(news: SimpleQueue[bytes], children: list[subprocess.Popen[bytes]]) -> None:
+    """Put into `news` what the owner wrote, once it is gone, or `CHILD` once the last command is."""
+
+    def owner() -> None:
+        news.put(sys.stdin.buffer.read())
+
+    def child() -> None:
+        children[-1].wait()
+        news.put(CHILD)
+
+    for target in (owner, child) if children else (owner,):
+        threading.Thread(target=target, daemon=True).start()
+
+
+def end(children: list[subprocess.Popen[bytes]], grace: float) -> None:
+    """End the commands, the youngest first: politely, and after `grace` seconds for certain."""
+    for child in reversed(children):
+        child.terminate()
+        try:
+            child.wait(grace)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""What every test can ask for: a broker, a virtual host of its own, the recorded tapes.
+
+One broker serves the whole run. With xdist the controller owns it and lends its addresses to the
+workers, because a worker may be done, and gone, while the others still need the broker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from fleet.broker import BrokerSettings, Management, RunningBroker, provide
+from fleet.broker.choose import private
+from fleet.broker.given import GivenBroker
+from fleet.core.errors import BrokerError
+
+ROOT = Path(__file__).parent.parent
+KINDS = ("given", "docker", "local", "testcontainers")
+MARKED = ("integration", "chaos", "e2e")
+
+
+class ContainerBroker(RunningBroker):
+    """A broker that testcontainers runs."""
+
+    kind = "testcontainers"
+
+    def __init__(self, image: str) -> None:
+        # There is no clean-up container where no registry can be reached; `stop` does its work.
+        os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+        with warnings.catch_warnings():
+            # The library's own deprecations are not this project's to mend.
+            warnings.simplefilter("ignore")
+            from testcontainers.rabbitmq import RabbitMqContainer  # noqa: PLC0415 - takes a second
+
+            advanced = ROOT / "deploy/rabbitmq/advanced.config"
+            self._container = RabbitMqContainer(image).with_exposed_ports(15672)
+            self._container.with_volume_mapping(str(advanced), "/etc/rabbitmq/advanced.config")
+            self._container.start()
+            host = self._container.get_container_host_ip()
+            ports = [self._container.get_exposed_port(port) for port in (5672, 15672)]
+        self.amqp_url = f"amqp://guest:guest@{host}:{ports[0]}/"
+        self.management_url = f"http://{host}:{ports[1]}"
+        self.version = GivenBroker(self.amqp_url, self.management_url).version
+
+    def stop(self) -> None:
+        self._container.stop()
+
+    def kill(self) -> None:
+        raise BrokerError("Tests that kill a broker ask for `fresh_broker`.")
+
+    def restart(self) -> None:
+        raise BrokerError("Tests that restart a broker ask for `fresh_broker`.")
+
+
+class Shared:
+    """The run's one broker, started when the first test asks for it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._broker: RunningBroker | None = None
+        self._server: socket.socket | None = None
+
+    def get(self) -> RunningBroker:
+        with self._lock:
+            if self._broker is None:
+                self._broker = _start(self._config)
+            return self._broker
+
+    def port(self) -> int:
+        """Where the workers ask for the broker's addresses."""
+        if self._server is None:
+            self._server = socket.create_server(("127.0.0.1", 0))
+            threading.Thread(target=self._lend, args=(self._server,), daemon=True).start()
+        return int(self._server.getsockname()[1])
+
+    def _lend(self, server: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:  # closed: the run is over
+                return
+            with client:
+                client.sendall(json.dumps(self._answer()).encode())
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            broker = self.get()
+        except Exception as error:  # noqa: BLE001 - the worker reports it in our place
+            return {"error": str(error)}
+        return {"urls": [broker.amqp_url, broker.management_url], "kind": broker.kind}
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+        with self._lock:
+            if self._broker:
+                self._broker.stop()
+                self._broker = None
+
+
+def _start(config: pytest.Config) -> RunningBroker:
+    kind, settings = config.getoption("--broker"), _settings(config)
+    if kind == "testcontainers":
+        return ContainerBroker(settings.image)
+    if kind == "given" and settings.amqp_url is None:
+        raise BrokerError("--broker given needs AMQP_URL.")
+    if kind in ("docker", "local"):
+        return private(settings, kind=kind)
+    return provide(settings)
+
+
+def _settings(config: pytest.Config) -> BrokerSettings:
+    image = config.getoption("--broker-image")
+    return BrokerSettings(image=image) if image else BrokerSettings()
+
+
+def _borrow(port: int) -> RunningBroker:
+    """The controller's broker, in a worker."""
+    with socket.create_connection(("127.0.0.1", port)) as server, server.makefile() as stream:
+        answer = json.load(stream)
+    if "error" in answer:
+        raise BrokerError(answer["error"])
+    broker = GivenBroker(*answer["urls"])
+    broker.kind = answer["kind"]
+    return broker
+
+
+SHARED = pytest.StashKey[Shared]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("flea fleet")
+    group.addoption(
+        "--broker",
+        choices=KINDS,
+        help="where RabbitMQ comes from (default: AMQP_URL, else FLEET_BROKER, else Docker, "
+        "else a local server)",
+    )
+    group.addoption("--broker-image", help="the RabbitMQ image for docker and testcontainers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[SHARED] = Shared(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["broker_port"] = node.config.stash[SHARED].port()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SHARED in config.stash:
+        config.stash[SHARED].close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's folder is its marker."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(tests):
+            folder = item.path.relative_to(tests).parts[0]
+            if folder in MARKED:
+                item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> RunningBroker:
+    """The broker that all tests share: never kill it, and stay in a vhost of your own."""
+    worker = getattr(request.config, "workerinput", None)
+    if worker is None:
+        return request.config.stash[SHARED].get()
+    return _borrow(worker["broker_port"])
+
+
+@pytest.fixture(scope="session")
+def management(broker: RunningBroker) -> Management:
+    """A client of the shared broker's management API."""
+    return broker.management()
+
+
+@pytest.fixture
+def vhost(management: Management) -> Iterator[str]:
+    """A virtual host for one test, removed with all that is in it."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    management.create_vhost(name)
+    yield name
+    management.delete_vhost(name)
+
+
+@pytest.fixture
+def amqp_url(broker: RunningBroker, vhost: str) -> str:
+    """The URL of this test's own virtual host."""
+    return f"{broker.amqp_url.rpartition('/')[0]}/{quote(vhost, safe='')}"
+
+
+@pytest.fixture
+def fresh_broker(request: pytest.FixtureRequest, broker: RunningBroker) -> Iterator[RunningBroker]:
+    """A broker for one test, of the shared one's kind, which it may kill and restart."""
+    in_docker = broker.kind in ("docker", "testcontainers")
+    settings = _settings(request.config)
+    kind = "docker" if in_docker else "local" if broker.kind == "local" else settings.kind
+    with private(settings, kind=kind) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The recorded tapes: FLEET_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("FLEET_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no recorded tapes here: set FLEET_DATA to their folder")
+    return folder
