@@ -1,0 +1,69 @@
+"""Settings of the stand-in: keywords first, then SANDBOX_* from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet.core.errors import SettingsError
+
+DEMO_KEY: Final = "pf_live_sandbox"
+
+
+def _live_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not (text.startswith("pf_live_") and text.isascii() and text.isprintable()):
+        raise ValueError("must begin with pf_live_ and be plain ASCII")
+    return key
+
+
+def _plain_id(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("must be plain ASCII")
+    return text
+
+
+class SandboxSettings(BaseSettings):
+    """How the stand-in listens, what it plays and how it behaves."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SANDBOX_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8765
+    agent_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain_id)] = (
+        "pf_agent_sandbox"
+    )
+    key: Annotated[SecretStr, AfterValidator(_live_key)] = SecretStr(DEMO_KEY)
+    trades: Path | None = None
+    speed: Literal["max"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    events: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 1
+    script_every: Annotated[int, Field(ge=0)] = 200
+    wait: bool = False
+    idempotency: bool = True
+    strict_tape: bool = False
+    faults: str = ""
+    buffer_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
+    buffer_events: Annotated[int, Field(ge=2)] = 500_000
+    idle_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+
+
+def load(**given: Any) -> SandboxSettings:
+    """The settings, those that are None left to the environment and the defaults.
+
+    Raises SettingsError with one sentence that names what is wrong, never its value.
+    """
+    try:
+        return SandboxSettings(
+            **{name: value for name, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"The sandbox's setting {name} is wrong: {reason}.") from None
