@@ -1,0 +1,95 @@
+"""Acks of one channel, joined where the order of finishing allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from fleet.amqp.connection import LOSSES, reraise_own_cancellation
+
+
+class Wire(Protocol):
+    """The channel that settlements go to, as aiormq has it."""
+
+    def basic_ack(
+        self, delivery_tag: int, *, multiple: bool = ..., wait: bool = ...
+    ) -> Awaitable[None]:
+        """Send basic.ack; without `wait`, return once it is queued."""
+        ...
+
+    def basic_nack(
+        self, delivery_tag: int, *, requeue: bool = ..., wait: bool = ...
+    ) -> Awaitable[None]:
+        """Send basic.nack; without `wait`, return once it is queued."""
+        ...
+
+
+class AckLine:
+    """Collects the settlements of one channel's deliveries, whose tags count from 1.
+
+    `flush` sends one ack for the contiguous finished prefix, and a single one for each delivery
+    that finished behind a slower one, so that a slow delivery holds nobody up.
+    """
+
+    __slots__ = ("_beyond", "_end", "_finished", "_returned", "_wire", "is_open")
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._finished: list[int] = []
+        self._returned: list[int] = []
+        self._end = 0
+        self._beyond: set[int] = set()
+        self.is_open = True
+
+    def ack(self, tag: int) -> None:
+        """Note that `tag` is done; sent at the next flush."""
+        self._finished.append(tag)
+
+    def nack(self, tag: int) -> None:
+        """Note that `tag` goes back to the queue; sent at the next flush."""
+        self._returned.append(tag)
+
+    def holds(self, count: int) -> bool:
+        """Whether any of the first `count` deliveries is still unsettled."""
+        return self._end < count
+
+    async def flush(self) -> None:
+        """Send what was noted since the last flush; on a lost channel nothing: it comes again."""
+        finished, self._finished = self._finished, []
+        returned, self._returned = self._returned, []
+        if not self.is_open or not (finished or returned):
+            return
+        try:
+            for tag in returned:
+                await self._wire.basic_nack(tag, requeue=True, wait=False)
+            await self._ack(finished, returned)
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            self.close()
+
+    def close(self) -> None:
+        """The channel is gone: whatever was not sent comes again."""
+        self.is_open = False
+        self._finished.clear()
+        self._returned.clear()
+
+    async def _ack(self, finished: list[int], returned: list[int]) -> None:
+        self._advance(finished, returned)
+        # A tag that was settled alone before may end the prefix; naming it again would close
+        # the channel. The newest of the prefix that was not is as good.
+        upto = max((tag for tag in finished if tag <= self._end), default=0)
+        if upto:
+            await self._wire.basic_ack(upto, multiple=True, wait=False)
+        for tag in finished:
+            if tag > upto:
+                await self._wire.basic_ack(tag, multiple=False, wait=False)
+
+    def _advance(self, finished: list[int], returned: list[int]) -> None:
+        beyond = self._beyond
+        beyond.update(finished)
+        beyond.update(returned)
+        end = self._end
+        while end + 1 in beyond:
+            end += 1
+            beyond.discard(end)
+        self._end = end

@@ -1,0 +1,142 @@
+"""What a handler is given besides its payload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from fleet.core.errors import LogicError
+from fleet.core.events import Event, write_event
+from fleet.core.ulid import derived_ulid
+from fleet.store.api import Effect, Store, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What a service's lifespan is given."""
+
+    store: Store
+    worker: str
+
+
+class Effecting:
+    """The effect of a `once` handler: its key, what is known of it, and what it will have become.
+
+    `before` is the effect as it was before this attempt; None where this is the first.
+    """
+
+    __slots__ = ("before", "error", "key", "result", "untouched")
+
+    def __init__(self, key: str, before: Effect | None) -> None:
+        self.key = key
+        self.before = before
+        self.result = ""
+        self.error = ""
+        self.untouched = False
+
+    def done(self, result: Any) -> None:
+        """Store `result` (anything msgspec can write as JSON) with the effect."""
+        self.result = msgspec.json.encode(result).decode()
+
+    def not_done(self) -> None:
+        """Say that the world was not touched, whatever is raised next: it stays reserved."""
+        self.untouched = True
+
+
+class Context:
+    """One event in the hands of a handler, and what the handler wants done with it.
+
+    What is handed to `emit`, `write` and `keep` happens after the handler has returned, or not at
+    all: emitted events are confirmed by the broker, then writes, state and journal row commit in
+    one transaction, then the delivery is acked.
+    """
+
+    __slots__ = (
+        "_state",
+        "app",
+        "attempt",
+        "effect",
+        "emitted",
+        "event",
+        "is_replay",
+        "kept",
+        "now_ms",
+        "worker",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        attempt: int,
+        is_replay: bool,
+        now_ms: int,
+        worker: str,
+        app: Any,
+        state: Any = None,
+        effect: Effecting | None = None,
+    ) -> None:
+        self.event = event
+        self.attempt = attempt
+        self.is_replay = is_replay
+        self.now_ms = now_ms
+        self.worker = worker
+        self.app = app
+        self.effect = effect
+        self.emitted: list[Event] = []
+        self.writes: list[Callable[[Tx], object]] = []
+        self.kept: Any = None
+        self._state = state
+
+    @property
+    def state(self) -> Any:
+        """What was last kept for this event's key; None at first."""
+        return self._state if self.kept is None else self.kept
+
+    def keep(self, state: Any) -> None:
+        """Make `state` the state of this event's key: an immutable value of the handler's type."""
+        self.kept = state
+
+    def write(self, work: Callable[[Tx], object]) -> None:
+        """Run `work` in the transaction of the journal row, in a savepoint of its own.
+
+        What it raises undoes it and is treated as if the handler had raised it.
+        """
+        self.writes.append(work)
+
+    def emit(self, event_type: str, payload: Mapping[str, Any] | msgspec.Struct, key: str) -> Event:
+        """Publish an event; its id derives from this event, the type and `key`.
+
+        The same key gives the same id, so that a repeated delivery emits the same event again.
+        The parent's `ts` is inherited: what is late stays late.
+        """
+        fields = (
+            payload
+            if isinstance(payload, Mapping)
+            else msgspec.to_builtins(payload, builtin_types=_EXACT)
+        )
+        event = Event(
+            event_id=derived_ulid(self.event.ts, f"{self.event.event_id}:{event_type}:{key}"),
+            type=event_type,
+            agent_id=self.event.agent_id,
+            payload=dict(fields),
+            ts=self.event.ts,
+        )
+        write_event(event)
+        self.emitted.append(event)
+        return event
+
+    @property
+    def effecting(self) -> Effecting:
+        """The effect; raises LogicError where the handler is not `once`."""
+        if self.effect is None:
+            raise LogicError("only a handler with effect 'once' has an effect")
+        return self.effect
+
+
+_EXACT: Final = (Decimal,)

@@ -1,0 +1,165 @@
+"""A service: a name, its handlers, and how each of them is to be treated."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_type_hints
+
+import msgspec
+
+from fleet.core.decision import Decision
+from fleet.core.errors import DataError, SettingsError
+from fleet.core.events import Event
+from fleet.core.retry import NEVER, RetryPolicy
+from topology.model import Lanes, Limits, Overflow, ServiceLayout
+from workers.context import Context, Startup
+
+EffectClass: TypeAlias = Literal["pure", "idempotent", "once"]
+Result: TypeAlias = Decision | None
+Function: TypeAlias = Callable[[Context, Any], Result | Awaitable[Result]]
+Lifespan: TypeAlias = Callable[[Startup], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One function and how its deliveries are treated; made by `Service.handler`."""
+
+    name: str
+    """Its function's name; it stands in the headers of what failed."""
+    pattern: str
+    """`domain.name`, `domain.*` or `*`."""
+    function: Function
+    """Takes the context and the payload; returns a decision, or None: it is done."""
+    payload: Any
+    """The type of its second parameter: a msgspec Struct, `dict` or `Event`."""
+    is_async: bool
+    """A plain function runs at once and must not block; only an `async` one has a deadline."""
+    effect: EffectClass
+    """pure: nothing to lose · idempotent: journalled · once: journalled, under an effect key."""
+    retry: RetryPolicy
+    """What happens when it raises."""
+    deadline: float
+    """Seconds; longer is a timeout."""
+    max_age: float | None
+    """Seconds after `ts` from which an event is expired instead of handled; None: never."""
+    key: Callable[[Any], str] | None = None
+    """The effect key of a payload (once)."""
+    unknown: Function | None = None
+    """Asked before the function where an earlier attempt may or may not have had its effect.
+
+    It returns a decision where it knows, or None: it was certainly not done, go on (once)."""
+    state: Any = None
+    """The type of `Context.state`, kept for each key of the lanes."""
+
+    def read(self, event: Event) -> Any:
+        """The payload as the function wants it. Raises DataError where it cannot be."""
+        if self.payload is Event:
+            return event
+        if self.payload is dict:
+            return event.payload
+        try:
+            return msgspec.convert(event.payload, self.payload)
+        except (msgspec.ValidationError, ArithmeticError) as error:
+            raise DataError(f"{event.type}: {error}"[:300]) from None
+
+
+@dataclass
+class Service:
+    """A consumer group: one work queue, its lanes, its failed queue, and its handlers.
+
+    `lifespan` yields what handlers find in `Context.app`: clients, pools, settings.
+    """
+
+    name: str
+    lanes: Lanes | None = None
+    limits: Limits = field(default_factory=Limits)
+    overflow: Overflow = "reject-publish"
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    lifespan: Lifespan | None = None
+    handlers: dict[str, Handler] = field(default_factory=dict)
+
+    def handler(
+        self,
+        pattern: str,
+        *,
+        effect: EffectClass = "idempotent",
+        key: Callable[[Any], str] | None = None,
+        unknown: Function | None = None,
+        state: Any = None,
+        retry: RetryPolicy | None = None,
+        deadline: float = 20.0,
+        max_age: float | None = None,
+    ) -> Callable[[Function], Function]:
+        """Register a function for a pattern; the fields of `Handler` say what the options do.
+
+        Raises SettingsError where they contradict each other or the pattern is taken.
+        """
+
+        def register(function: Function) -> Function:
+            if pattern in self.handlers:
+                raise SettingsError(f"{self.name} has two handlers for {pattern!r}; remove one.")
+            self.handlers[pattern] = Handler(
+                name=getattr(function, "__name__", type(function).__name__),
+                pattern=pattern,
+                function=function,
+                payload=_payload_type(function),
+                is_async=inspect.iscoroutinefunction(function),
+                effect=effect,
+                retry=retry or (NEVER if self._is_lane(pattern) else self.retry),
+                deadline=deadline,
+                max_age=max_age,
+                key=key,
+                unknown=unknown,
+                state=state,
+            )
+            self._check(self.handlers[pattern])
+            return function
+
+        return register
+
+    def find(self, event_type: str) -> Handler | None:
+        """The handler for a type: its own first, then its domain's, then the one for all."""
+        handlers = self.handlers
+        return (
+            handlers.get(event_type)
+            or handlers.get(event_type.partition(".")[0] + ".*")
+            or handlers.get("*")
+        )
+
+    def layout(self) -> ServiceLayout:
+        """What the service asks of the broker; its bindings derive from its handlers.
+
+        Raises SettingsError where it has no handler at all.
+        """
+        if not self.handlers:
+            raise SettingsError(f"{self.name} has no handlers; register at least one.")
+        return ServiceLayout(
+            name=self.name,
+            patterns=tuple(p for p in self.handlers if not self._is_lane(p)),
+            lanes=self.lanes,
+            limits=self.limits,
+            overflow=self.overflow,
+        )
+
+    def _is_lane(self, pattern: str) -> bool:
+        return self.lanes is not None and pattern == self.lanes.type
+
+    def _check(self, handler: Handler) -> None:
+        name = f"handler {handler.name!r}"
+        if (handler.key is None) == (handler.effect == "once"):
+            raise SettingsError(f"{name}: effect 'once' and a key go together.")
+        if handler.state is not None and not self._is_lane(handler.pattern):
+            raise SettingsError(f"{name}: state is kept for the type of the lanes only.")
+        if handler.state is not None and handler.effect != "idempotent":
+            raise SettingsError(f"{name}: state is saved with the journal: effect 'idempotent'.")
+
+
+def _payload_type(function: Function) -> Any:
+    """The annotation of the second parameter; without one, the payload stays a dict."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:  # noqa: PLR2004 - the context and the payload
+        raise SettingsError(f"handler {function!r} must take a context and a payload.")
+    return get_type_hints(function).get(parameters[1].name, dict)
