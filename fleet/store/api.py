@@ -210,11 +210,11 @@ class Store(Protocol):
         ...
 
     async def commit(self, settled: Sequence[Settled]) -> list[Verdict]:
-        """Write them all in one transaction; durable when this returns. In order, each is:
+        """Write them all in one transaction; durable when this returns.
 
-        written · a twin (a row that counts as seen was there: its writes and states are not) ·
-        fenced (its lane has another epoch: nothing of it is) · the exception that its writes
-        raised (nothing of it is but its effect result). An effect's result is a fact and is
-        written unless fenced.
+        In order, each entry is: written · a twin (a row that counts as seen was there: its
+        writes and states are not) · fenced (its lane has another epoch: nothing of it is) · the
+        exception that its writes raised (nothing of it is but its effect result). An effect's
+        result is a fact and is written unless fenced.
         """
         ...

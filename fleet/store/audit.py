@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import msgspec
 
@@ -41,7 +42,7 @@ def page(tx: Tx, service: str, after: str = "", limit: int = PAGE) -> list[Entry
 async def entries(store: Store, service: str, limit: int = PAGE) -> AsyncIterator[list[Entry]]:
     """All journal rows of a service by event id, a page at a time; memory stays bounded."""
     after = ""
-    while rows := await store.read(lambda tx, after=after: page(tx, service, after, limit)):  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    while rows := await store.read(partial(page, service=service, after=after, limit=limit)):
         yield rows
         after = rows[-1].event_id
 

@@ -14,13 +14,14 @@ _NAMES = {"key": "effect_key"}
 _LIST = ", ".join(_NAMES.get(column, column) for column in _COLUMNS)
 _SELECT = "SELECT " + ", ".join(f"effects.{_NAMES.get(name, name)}" for name in _COLUMNS)
 _ANSWER = tuple(_NAMES.get(name, name) for name in _COLUMNS)
-_LOOKUP = f"{_SELECT} FROM rows JOIN effects ON effects.effect_key = rows.effect_key"
+_LOOKUP = f"{_SELECT} FROM rows CROSS JOIN effects WHERE effects.effect_key = rows.effect_key"
 # Attempts grow by one with each reservation: whoever lost a race changes no row.
 _RESERVE = (
     f"INSERT INTO effects ({_LIST}) SELECT {_LIST} FROM rows WHERE true"  # noqa: S608 - constants
     " ON CONFLICT (effect_key) DO UPDATE SET state = excluded.state, holder = excluded.holder,"
     " held_until_ms = excluded.held_until_ms, attempts = excluded.attempts,"
-    " replay_count = excluded.replay_count, detail = excluded.detail, at_ms = excluded.at_ms"
+    " replay_count = excluded.replay_count, detail = excluded.detail, at_ms = excluded.at_ms,"
+    " result = excluded.result, error = excluded.error"
     " WHERE effects.attempts = excluded.attempts - 1"
 )
 _RESULT = ("effect_key", "state", "result", "error", "released", "holder", "at_ms")
@@ -99,24 +100,19 @@ def _held(old: Effect, wish: Claim, now_ms: int) -> bool:
 def _reserved(
     old: Effect | None, wish: Claim, replay_count: int, now_ms: int, *, fresh: bool
 ) -> Effect:
-    held = {"holder": wish.holder, "held_until_ms": wish.held_until_ms, "at_ms": now_ms}
-    if old is None:
-        return Effect(
-            key=wish.key,
-            kind=wish.kind,
-            state="reserved",
-            attempts=1,
-            replay_count=replay_count,
-            detail=wish.detail,
-            result="",
-            error="",
-            **held,
-        )
-    counted = msgspec.structs.replace(old, attempts=old.attempts + 1, **held)
-    if not fresh:
-        return counted
-    return msgspec.structs.replace(
-        counted, state="reserved", replay_count=replay_count, detail=wish.detail
+    """The row as this claim leaves it; a fresh one forgets the failure before it."""
+    return Effect(
+        key=wish.key,
+        kind=wish.kind,
+        state="reserved" if old is None or fresh else old.state,
+        holder=wish.holder,
+        held_until_ms=wish.held_until_ms,
+        attempts=1 if old is None else old.attempts + 1,
+        replay_count=replay_count if old is None or fresh else old.replay_count,
+        detail=wish.detail if old is None or fresh else old.detail,
+        result="" if old is None or fresh else old.result,
+        error="" if old is None or fresh else old.error,
+        at_ms=now_ms,
     )
 
 

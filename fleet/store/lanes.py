@@ -24,10 +24,10 @@ def take(tx: Tx, service: str, lane: str, owner: str) -> tuple[int, list[KeyStat
         " SET owner = excluded.owner, epoch = lanes.epoch + 1",
         (service, lane, owner),
     )
-    where = " WHERE service = ? AND lane = ?"
-    epoch = tx.query("SELECT epoch FROM lanes" + where, (service, lane))[0][0]
+    epoch = owners(tx, service, [lane])[lane][1]
     states = tx.query(
-        "SELECT state_key, seq, body FROM lane_states" + where + " ORDER BY state_key",
+        "SELECT state_key, seq, body FROM lane_states WHERE service = ? AND lane = ?"
+        " ORDER BY state_key",
         (service, lane),
     )
     return epoch, [KeyState(*state) for state in states]
@@ -70,7 +70,7 @@ def _owners(tx: Tx, lanes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], t
         ("service", "lane"),
         list(lanes),
         "SELECT lanes.service, lanes.lane, lanes.owner, lanes.epoch"
-        " FROM rows JOIN lanes ON lanes.service = rows.service AND lanes.lane = rows.lane",
+        " FROM rows CROSS JOIN lanes WHERE lanes.service = rows.service AND lanes.lane = rows.lane",
         ("service", "lane", "owner", "epoch"),
     )
     return {(service, lane): (owner, epoch) for service, lane, owner, epoch in found}

@@ -95,13 +95,11 @@ def closing(tx: Tx, key: str) -> bool:
     return _must_exist(tx, key).state == "closing"
 
 
-def closed(
-    tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int
-) -> None:
+def closed(tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int) -> None:
     """It is over at the venue: its place is free, its key is spent. Twice is once."""
     tx.execute(
-        "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"
-        f" WHERE position_key = ? AND {_LIVE}",  # noqa: S608 - a constant
+        "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"  # noqa: S608
+        f" WHERE position_key = ? AND {_LIVE}",
         (_text(pnl), _text(exit_price), now_ms, key),
     )
     _must_exist(tx, key)
@@ -163,15 +161,7 @@ def _values(position: Position) -> list[str | int | None]:
 
 
 def _positions(rows: list[tuple[Any, ...]]) -> list[Position]:
-    return [
-        Position(
-            *(
-                Decimal(value) if column in _MONEY and value is not None else value
-                for column, value in zip(_COLUMNS, row, strict=True)
-            )
-        )
-        for row in rows
-    ]
+    return [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), Position) for row in rows]
 
 
 def _text(amount: Decimal | None) -> str | None:

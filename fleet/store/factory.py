@@ -1,0 +1,30 @@
+"""The store that a URL names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from fleet.core.errors import StoreError
+from fleet.store.api import Store
+from fleet.store.sqlite import SqliteEngine
+from fleet.store.thread import ThreadStore
+
+
+def open_store(url: str) -> Store:
+    """The store at `url`, still to be opened. Raises StoreError for a URL that names none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise StoreError(_wrong("")) from None
+    # sqlite:///a is the relative path a, sqlite:////a the absolute one, as everywhere else.
+    path = unquote(parts.path[1:])
+    if parts.scheme != "sqlite" or parts.netloc or not path or "\0" in path:
+        raise StoreError(_wrong(parts.scheme))
+    return ThreadStore(SqliteEngine(Path(path)))
+
+
+def _wrong(scheme: str) -> str:
+    # Only the scheme: the rest of a wrong URL may hold a password.
+    said = f"STORE_URL begins with {scheme!r} but" if scheme not in ("", "sqlite") else "STORE_URL"
+    return f"{said} must be sqlite:///relative/path or sqlite:////absolute/path."

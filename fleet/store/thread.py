@@ -1,0 +1,55 @@
+"""A store over an engine in an owner thread; every database's store is this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from fleet.store import batch
+from fleet.store.api import Candidate, Settled, Standing, Tx, Verdict
+from fleet.store.owner import Engine, Owner
+
+T = TypeVar("T")
+
+
+class ThreadStore:
+    """See `Store` for what it promises."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._owner = Owner(engine)
+
+    async def open(self) -> None:
+        """Open or create it; raises StoreError where a person must act."""
+        await self._owner.start()
+
+    async def close(self) -> None:
+        """Finish what is queued and close; twice is once."""
+        await self._owner.stop()
+
+    async def run(self, work: Callable[[Tx], T]) -> T:
+        """Do `work` in a savepoint of a group transaction; durable when this returns."""
+        return await self._owner.submit(work, writes=True)
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        """Do `query` outside of any write transaction; it sees everything committed."""
+        return await self._owner.submit(query, writes=False)
+
+    async def admit(self, candidates: Sequence[Candidate], now_ms: int) -> list[Standing]:
+        """The standing of each candidate, in order; claims of those not seen are reserved."""
+        if not any(candidate.effect for candidate in candidates):
+            return await self.read(lambda tx: batch.standings(tx, candidates))
+        return await self.run(lambda tx: batch.admit(tx, candidates, now_ms))
+
+    async def commit(self, settled: Sequence[Settled]) -> list[Verdict]:
+        """Write what was handled in one transaction; the verdict of each, in order."""
+        if not settled:
+            return []
+        shortcut = partial(_plain, settled=settled) if batch.is_plain(settled) else None
+        return await self._owner.submit(
+            lambda tx: batch.commit(tx, settled), writes=True, shortcut=shortcut
+        )
+
+
+def _plain(tx: Tx, settled: Sequence[Settled]) -> list[Verdict] | None:
+    return batch.commit_plain(tx, settled)
