@@ -209,15 +209,11 @@ class _Intake:
 
     async def _on_deliver(self, frame: commands.Basic.Deliver) -> None:
         next_frame = self.channel._get_frame  # noqa: SLF001
-        header: ContentHeader = await next_frame()
+        header = cast("ContentHeader", await next_frame())
         size = header.body_size or 0
         body = b""
-        if size:
-            content: ContentBody = await next_frame()
-            body = content.value
-            while len(body) < size:
-                content = await next_frame()
-                body += content.value
+        while len(body) < size:
+            body += cast("ContentBody", await next_frame()).value
         self.count += 1
         tag = frame.delivery_tag or 0
         headers = header.properties.headers or {}
