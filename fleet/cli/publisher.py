@@ -1,0 +1,72 @@
+"""`fleet publisher`: the bridge from the stream onto the exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from contextlib import AsyncExitStack
+
+import click
+import structlog
+import uvloop
+
+from fleet.amqp.connection import Link
+from fleet.amqp.presence import require
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.store.factory import open_store
+from fleet.store.settings import StoreSettings
+from fleet.telemetry import log as logs
+from publisher.bridge import Bridge
+from publisher.lease import Leadership
+from publisher.settings import BridgeSettings, load_settings
+from publisher.sources.stream import StreamSource
+from topology import names
+
+log = structlog.get_logger("publisher")
+
+
+@click.command()
+@click.option("--log-json", is_flag=True, help="Write log lines as JSON objects.")
+def command(*, log_json: bool) -> None:
+    """Run the bridge: events from the stream onto the exchange, until SIGTERM or SIGINT.
+
+    One bridge per agent leads; others stand by and take over. Set PF_AGENT_ID and PF_AGENT_KEY
+    (or PF_AGENT_KEY_FILE); PF_STREAM_URL, AMQP_URL and STORE_URL have defaults.
+    """
+    logs.configure(json=log_json)
+    settings = load_settings()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings, settings.key()))
+
+
+async def _run(settings: BridgeSettings, key: str) -> None:
+    source = StreamSource(
+        settings.stream_url,
+        key,
+        settings.agent_id,
+        topics=settings.topic_list(),
+        silence_s=settings.silence_s,
+    )
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+        store = open_store(StoreSettings().url)
+        await store.open()
+        stack.push_async_callback(store.close)
+        link = Link(
+            settings.amqp_url,
+            "flea-fleet bridge",
+            on_connect=require((names.INGEST, names.QUARANTINE)),
+        )
+        await stack.enter_async_context(link)
+        publisher = ConfirmedPublisher(link, window=settings.window)
+        await stack.enter_async_context(publisher)
+        name = f"bridge:{settings.agent_id}"
+        leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
+        bridge = Bridge(source, publisher, store, leadership, settings.limits())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
+        await bridge.run()
+    log.info("bridge stopped")

@@ -1,0 +1,143 @@
+"""The bridge: events from a source onto the exchange, none lost, none passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import structlog
+
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.core.errors import StateError
+from fleet.store import cursors
+from fleet.store.api import Lease, Store
+from publisher.book import Book
+from publisher.lease import Leadership
+from publisher.outbox import Outbox
+from publisher.reading import Reader
+from publisher.settings import Limits
+from publisher.sources.api import Gap, Source
+
+log = structlog.get_logger("publisher")
+
+
+class Bridge:
+    """Publishes what `source` gives while it holds the lease, and stands by while it does not.
+
+    The cursor in the store moves only over the contiguous settled prefix. A term that ends any
+    other way than by `stop` saves nothing more; the next one begins at the saved cursor, and what
+    is published twice then is absorbed by the journal of its readers.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        publisher: ConfirmedPublisher,
+        store: Store,
+        leadership: Leadership,
+        limits: Limits,
+    ) -> None:
+        self._source = source
+        self._publisher = publisher
+        self._store = store
+        self._leadership = leadership
+        self._limits = limits
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Read no more; `run` returns once what is in flight is settled, or the grace is over."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped. Raises SettingsError where the source refuses our credentials."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not stopping.done():
+                taking = asyncio.create_task(self._leadership.take())
+                await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if taking.done():
+                    await self._lead(taking.result(), stopping)
+                else:
+                    await _end([taking])
+        finally:
+            stopping.cancel()
+
+    async def _lead(self, lease: Lease, stopping: asyncio.Task[Any]) -> None:
+        try:
+            cursor = await self._store.read(partial(cursors.get, source=self._source.name))
+        except StateError as error:
+            log.warning("cursor not to be had", reason=str(error))
+            await asyncio.sleep(self._limits.save_every_s)
+            return
+        log.info("bridge leads", source=self._source.name, cursor=cursor, epoch=lease.epoch)
+        try:
+            await self._term(lease, cursor, stopping)
+        finally:
+            await self._leadership.release()
+
+    async def _term(self, lease: Lease, cursor: str, stopping: asyncio.Task[Any]) -> None:
+        outbox = Outbox(
+            self._publisher, unsettled=self._limits.unsettled, unsaved=self._limits.unsaved
+        )
+        book = Book(self._store, self._source.name, lease)
+        reading = _task(self._read(outbox, cursor))
+        others = [
+            _task(outbox.resend()),
+            _task(self._save_regularly(outbox, book)),
+            _task(self._leadership.keep()),
+        ]
+        ends = [reading, stopping, *others]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await _end([reading])
+            if self._leadership.held:
+                await self._finish(outbox, book)
+            for each in done:
+                each.result()
+        finally:
+            outbox.close()
+            await _end([reading, *others])
+
+    async def _read(self, outbox: Outbox, cursor: str) -> None:
+        reader = Reader(self._source.name, cursor, partitions=self._limits.partitions)
+        async with aclosing(self._source.frames(lambda: reader.cursor)) as arrivals:
+            async for arrival in arrivals:
+                if isinstance(arrival, Gap):
+                    log.warning("events missed", after=arrival.after, reason=arrival.reason)
+                    reader.gap(arrival)
+                    continue
+                outbox.put(reader.read(arrival, time.time_ns() // 1_000_000))
+                if not outbox.open:
+                    await outbox.room()
+
+    async def _save_regularly(self, outbox: Outbox, book: Book) -> None:
+        while True:
+            await asyncio.sleep(self._limits.save_every_s)
+            # With a full book the outbox keeps the rest, and through it the source waits.
+            if book.unsaved < self._limits.unsaved:
+                book.add(outbox.take())
+            if not await book.save():
+                await self._leadership.renew()
+
+    async def _finish(self, outbox: Outbox, book: Book) -> None:
+        try:
+            async with asyncio.timeout(self._limits.grace_s):
+                await outbox.settled()
+        except TimeoutError:
+            log.warning("stopped with unsettled events: they come again", count=outbox.unsettled)
+        book.add(outbox.take())
+        await book.save()
+
+
+def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(work)
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
