@@ -89,8 +89,9 @@ class Sandbox:
         except OSError as error:
             await self._runner.cleanup()
             where = f"{self.settings.host}:{self.settings.port}"
+            why = (error.strerror or str(error)).rsplit(": ", 1)[-1]
             raise SettingsError(
-                f"The sandbox cannot listen on {where} ({error.strerror}); choose another --port."
+                f"The sandbox cannot listen on {where} ({why}); choose another --port."
             ) from error
         if not self.settings.wait:
             self.begin()

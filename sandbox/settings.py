@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.core.errors import SettingsError
@@ -26,11 +26,27 @@ def _plain_id(text: str) -> str:
     return text
 
 
+def _speed(speed: object) -> object:
+    if speed == "max":
+        return speed
+    try:
+        number = float(str(speed))
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError("must be a number above 0, or max")
+    return number
+
+
 class SandboxSettings(BaseSettings):
     """How the stand-in listens, what it plays and how it behaves."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SANDBOX_", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix="SANDBOX_",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
     )
 
     host: str = "127.0.0.1"
@@ -40,7 +56,7 @@ class SandboxSettings(BaseSettings):
     )
     key: Annotated[SecretStr, AfterValidator(_live_key)] = SecretStr(DEMO_KEY)
     trades: Path | None = None
-    speed: Literal["max"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    speed: Annotated[Literal["max"] | float, BeforeValidator(_speed)] = 1.0
     events: Annotated[int, Field(ge=1)] | None = None
     seed: int = 1
     script_every: Annotated[int, Field(ge=0)] = 200

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import ClientConnectionResetError, WSMsgType, web
 
 from fleet.core.ulid import is_ulid
-from sandbox.buffer import Buffer
+from sandbox.buffer import Buffer, Event
 from sandbox.clock import now_ms
 
 BATCH: Final = 256
@@ -121,28 +121,29 @@ class Connection:
             return False
         self._buffer.expire(now_ms())
         self.cursor, resumed = self._buffer.resume(wanted.resume_from or "")
+        # Read before anything is awaited: the oldest events may be gone a moment later.
+        events = self._buffer.read(self.cursor, BATCH)
         answer = Subscribed(resumed=resumed, oldest=self._buffer.oldest)
         await self._socket.send_frame(msgspec.json.encode(answer), WSMsgType.TEXT)
-        self._start(self._send(self.cursor, Topics(wanted.topics)))
+        self._start(self._send(self.cursor, events, Topics(wanted.topics)))
         return True
 
-    async def _send(self, cursor: int, topics: Topics) -> None:
-        # The cursor moves only when the socket has taken the event: a client that reads slowly
+    async def _send(self, cursor: int, events: list[Event], topics: Topics) -> None:
+        # The cursor moves only when the socket has taken the events: a client that reads slowly
         # waits in its own TCP window, and nothing queues up for it here.
         send, text = self._socket.send_frame, WSMsgType.TEXT
         while True:
+            for event in events:
+                if topics.want(event.type):
+                    await send(event.text, text)
+            self.cursor = cursor = cursor + len(events)
+            self._taken.set()
+            await (asyncio.sleep(0) if events else self.news.wait())
             self.news.clear()
             try:
                 events = self._buffer.read(cursor, BATCH)
             except LookupError:
                 return self.dismiss(FELL_BEHIND, "the buffer has moved on: resume again")
-            for event in events:
-                if topics.want(event.type):
-                    await send(event.text, text)
-            cursor += len(events)
-            self.cursor = cursor
-            self._taken.set()
-            await (asyncio.sleep(0) if events else self.news.wait())
 
 
 class Stream:

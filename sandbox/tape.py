@@ -25,7 +25,7 @@ SMALLEST: Final = Decimal(10) ** -18
 _WHOLE = re.compile(r"[0-9]{1,15}").fullmatch
 # The grammar of a JSON number, so that the text of the tape can go out as it came in.
 _NUMBER = re.compile(
-    r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?"
+    r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,60})?(?:[eE][+-]?[0-9]{1,3})?"
 ).fullmatch
 _PAIR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}").fullmatch
 
