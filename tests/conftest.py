@@ -53,12 +53,15 @@ class ContainerBroker(RunningBroker):
         self.version = GivenBroker(self.amqp_url, self.management_url).version
 
     def stop(self) -> None:
+        """Remove the container."""
         self._container.stop()
 
     def kill(self) -> None:
+        """Never: others use it."""
         raise BrokerError("Tests that kill a broker ask for `fresh_broker`.")
 
     def restart(self) -> None:
+        """Never: others use it."""
         raise BrokerError("Tests that restart a broker ask for `fresh_broker`.")
 
 
@@ -72,6 +75,7 @@ class Shared:
         self._server: socket.socket | None = None
 
     def get(self) -> RunningBroker:
+        """The broker, started by the first call."""
         with self._lock:
             if self._broker is None:
                 self._broker = _start(self._config)
@@ -101,6 +105,7 @@ class Shared:
         return {"urls": [broker.amqp_url, broker.management_url], "kind": broker.kind}
 
     def close(self) -> None:
+        """Stop what was started."""
         if self._server:
             self._server.close()
         with self._lock:
@@ -140,6 +145,7 @@ SHARED = pytest.StashKey[Shared]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the command line say where RabbitMQ comes from."""
     group = parser.getgroup("flea fleet")
     group.addoption(
         "--broker",
@@ -151,16 +157,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """The controller, or the only process, owns the broker."""
     if not hasattr(config, "workerinput"):
         config.stash[SHARED] = Shared(config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker where to ask for the broker."""
     node.workerinput["broker_port"] = node.config.stash[SHARED].port()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """Nothing of the run's is left running."""
     if SHARED in config.stash:
         config.stash[SHARED].close()
 

@@ -1,6 +1,6 @@
 """Ends what it started when its owner is gone, however the owner went.
 
-Run as a file with the standard library alone: `guard.py '{"run": [[…]], "last": [[…]], …}'`.
+Run as a file, on the standard library alone, with one JSON argument:
 
 - `run`: commands started at once, in order; their process ids are printed as one JSON line.
 - `last`: commands run at the very end.
@@ -36,8 +36,7 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     children: list[subprocess.Popen[bytes]] = []
     try:
-        for argv in order["run"]:
-            children.append(start(argv))
+        children.extend(map(start, order["run"]))
         sys.stdout.write(json.dumps([child.pid for child in children]) + "\n")
         sys.stdout.flush()
         watch(news, children)
@@ -45,18 +44,20 @@ def main() -> None:
     finally:
         end(children, order["grace"])
         for argv in order["last"]:
-            subprocess.run(argv, check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
+            start(argv).wait()
     if order["remove"] and message not in (CHILD, KEEP):
         shutil.rmtree(order["remove"], ignore_errors=True)
 
 
 def start(argv: list[str]) -> subprocess.Popen[bytes]:
     """Start a command that has no input and writes where the guard's errors go."""
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    return subprocess.Popen(  # noqa: S603 - its owner wrote them
+        argv, stdin=subprocess.DEVNULL, stdout=sys.stderr
+    )
 
 
 def watch(news: SimpleQueue[bytes], children: list[subprocess.Popen[bytes]]) -> None:
-    """Put into `news` what the owner wrote, once it is gone, or `CHILD` once the last command is."""
+    """Put what the owner wrote into `news` once it is gone, or `CHILD` once the last command is."""
 
     def owner() -> None:
         news.put(sys.stdin.buffer.read())

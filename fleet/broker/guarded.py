@@ -42,7 +42,7 @@ class Guard:
         argv = [sys.executable, "-I", "-S", guard.__file__, json.dumps(order)]
         with contextlib.ExitStack() as stack:
             err = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own guard
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

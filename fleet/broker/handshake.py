@@ -1,4 +1,4 @@
-"""An AMQP 0-9-1 handshake over a plain socket: is there a broker, and does it let us in?"""
+"""An AMQP 0-9-1 handshake over a plain socket: a broker is there, and lets us in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read `amqp://user:password@host:port/vhost`; raises BrokerError, which repeats no part."""
+        """Read `amqp://user:password@host:port/vhost`; raises BrokerError."""
         try:
             parts = urlsplit(url)
             port = parts.port

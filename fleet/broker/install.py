@@ -69,7 +69,9 @@ def ensure(say: Callable[[str], None]) -> Path:
         return found
     note, command = _plan()
     say(note)
-    if subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=2).returncode:
+    # Its output is news, not an answer: standard output stays clean.
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=2)  # noqa: S603
+    if done.returncode:
         raise BrokerError(f"{MISSING} (installing it here failed).")
     found = find()
     if found is None:

@@ -58,9 +58,7 @@ class LocalBroker(RunningBroker):
                 remove=self._folder if self._temporary else None,
                 hold=[self._lock],
             )
-            self.version = await_ready(
-                self.amqp_url, self.management(), self._timeout, guard.alive
-            )
+            self.version = await_ready(self.amqp_url, self.management(), self._timeout, guard.alive)
         except BrokerError as error:
             self._end(keep=True)
             raise BrokerError(f"{error} Its logs are in {self._folder}.") from None

@@ -37,7 +37,7 @@ class RunningBroker(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Start it again, killed or not, with the same data and addresses; returns once it serves."""
+        """Start it again, killed or not, on the same data and addresses; it serves on return."""
 
     def management(self) -> Management:
         """A client of its management API; raises BrokerError where it has none."""

@@ -1,0 +1,82 @@
+"""`fleet broker`: a private RabbitMQ until interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import quote
+
+import click
+
+from fleet.broker import BrokerSettings, RunningBroker, provide
+from fleet.broker.handshake import Address
+from fleet.broker.settings import Kind
+
+
+@click.command()
+@click.option(
+    "--kind",
+    type=click.Choice(["docker", "local"]),
+    help="Run it in Docker, or as a server on this machine. Without it: AMQP_URL if set, else "
+    "FLEET_BROKER, else Docker if an engine answers, else local.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep a local broker's data, log and configuration in this folder and use them again.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
+def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
+    """Run a private RabbitMQ on 127.0.0.1 until Ctrl-C or SIGTERM.
+
+    Everything that it needs is its own (ports, node name, folder) and is gone at the end. Where
+    AMQP_URL names a broker, that one is checked and left alone.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with provide(BrokerSettings(), kind=kind, data=data, say=_say) as broker:
+            click.echo(_as_json(broker) if as_json else _as_text(broker))
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        _say("Stopped.")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - signal's
+    raise KeyboardInterrupt
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+def _shown(broker: RunningBroker) -> str:
+    """The URL; a given broker's without its password."""
+    if broker.kind != "given":
+        return broker.amqp_url
+    at = Address.parse(broker.amqp_url)
+    return f"{'amqps' if at.tls else 'amqp'}://{quote(at.user)}:***@{at}/{quote(at.vhost, safe='')}"
+
+
+def _as_json(broker: RunningBroker) -> str:
+    answer = {
+        "amqp_url": _shown(broker),
+        "management_url": broker.management_url,
+        "version": broker.version,
+        "kind": broker.kind,
+    }
+    return json.dumps(answer)
+
+
+def _as_text(broker: RunningBroker) -> str:
+    login = "" if broker.kind == "given" else "  (guest, guest)"
+    return "\n".join(
+        (
+            f"RabbitMQ {broker.version} ({broker.kind}) is ready; Ctrl-C ends this.",
+            f"AMQP        {_shown(broker)}",
+            f"Management  {broker.management_url or 'none'}{login}",
+        )
+    )
