@@ -12,7 +12,7 @@ from yarl import URL
 from fleet.amqp.connection import parse
 from fleet.core.errors import BrokerError
 
-_USUAL: Final = {("amqp", 5672): ("http", 15672), ("amqps", 5671): ("https", 15671)}
+_USUAL: Final = {"amqp": (5672, "http", 15672), "amqps": (5671, "https", 15671)}
 _ANSWERS: Final = {
     401: "refuses the user",
     403: "refuses the user",
@@ -38,10 +38,11 @@ def management_url(amqp_url: str, given: str | None) -> str | None:
     BrokerError where an address is none.
     """
     amqp = parse(amqp_url)
+    usual, scheme, port = _USUAL[amqp.scheme]
     if given:
         url = _parse(given)
-    elif usual := _USUAL.get((amqp.scheme, amqp.port or 0)):
-        url = URL.build(scheme=usual[0], host=amqp.host or "", port=usual[1])
+    elif amqp.port in {None, usual}:
+        url = URL.build(scheme=scheme, host=amqp.host or "", port=port)
     else:
         return None
     if url.user is None:
@@ -73,10 +74,16 @@ async def _get(
             if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
                 trouble = _ANSWERS.get(answer.status, f"answers {answer.status}")
                 raise BrokerError(f"{where} {trouble}; correct MANAGEMENT_URL or AMQP_URL.")
-            return tuple(await answer.json())
+            return _objects(await answer.json())
     except (aiohttp.ClientError, OSError, ValueError) as error:
         trouble = "does not answer in time" if isinstance(error, TimeoutError) else "is not there"
         raise BrokerError(f"{where} {trouble}; enable it or correct MANAGEMENT_URL.") from None
+
+
+def _objects(answer: Any) -> tuple[Found, ...]:
+    if not isinstance(answer, list) or not all(isinstance(each, dict) for each in answer):
+        raise ValueError("no list of objects")
+    return tuple(answer)
 
 
 def _quoted(vhost: str) -> str:

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class TopologySettings(BaseSettings):
     """`AMQP_URL`, and `MANAGEMENT_URL` where the management API is not on its usual port."""
 
-    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, env_ignore_empty=True)
 
     amqp_url: str = Field(
         default="amqp://guest:guest@127.0.0.1:5672/", validation_alias="AMQP_URL", repr=False

@@ -1,0 +1,107 @@
+"""`fleet topology show` and `export`, and how services are found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fleet.cli.load import load_service, load_services
+from fleet.cli.topology import command
+from fleet.core.errors import SettingsError
+
+SERVICE = """
+from topology.model import Lanes, ServiceLayout
+
+class Service:
+    def layout(self):
+        return ServiceLayout("{name}", ("wallet.*",), lanes=Lanes())
+
+service = Service()
+number = 7
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A module with a service, in the working directory, as a user has it."""
+    name = f"handlers_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{name}.py").write_text(SERVICE.format(name="mine"))
+    (tmp_path / f"{name}_two.py").write_text(SERVICE.format(name="other"))
+    (tmp_path / f"{name}_broken.py").write_text("raise RuntimeError('no\\nkey')")
+    (tmp_path / f"{name}_needs.py").write_text("import not_installed_here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return name
+
+
+def test_a_service_is_found_in_the_working_directory(module: str):
+    """A user's own module needs no installing."""
+    assert load_service(f"{module}:service").layout().name == "mine"
+
+
+def test_several_services_are_separated_by_commas(module: str):
+    """Two services make one layout."""
+    both = load_services(f"{module}:service, {module}_two:service")
+    assert [service.layout().name for service in both] == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "write module:name"),
+        ("{}", "write module:name"),
+        ("{}:", "write module:name"),
+        (":service", "write module:name"),
+        ("{}:nothing", "has no nothing"),
+        ("{}:number", "is a int without a layout"),
+        ("{}:Service", "is a type without a layout"),
+        ("{}.deeper:service", "There is no module"),
+        ("{}_not_there:service", "There is no module"),
+        ("{}_broken:service", "cannot be imported: RuntimeError: no key"),
+        ("{}_needs:service", "cannot be imported: ModuleNotFoundError"),
+        ("..:service", "cannot be imported|There is no module"),
+        ("{0}:service,", "write module:name"),
+    ],
+)
+def test_a_service_that_is_not_there_is_one_sentence(module: str, text: str, words: str):
+    """What is wrong with --handlers is said in one line."""
+    with pytest.raises(SettingsError, match=words) as caught:
+        load_services(text.format(module))
+    assert "\n" not in str(caught.value)
+
+
+def test_show_needs_no_broker_and_names_every_queue(module: str):
+    """The plan can be read before there is a broker; runs of lanes are one line."""
+    result = CliRunner().invoke(command, ["show", "--handlers", f"{module}:service"])
+    assert result.exit_code == 0, result.output
+    assert "wallet.# -> pf.mine" in result.output
+    assert "partition=0 … partition=15 -> pf.mine.ticks.0 … 15" in result.output
+    assert "x-dead-letter-strategy=at-least-once" in result.output
+
+
+def test_show_json_is_the_whole_plan(module: str):
+    """A program can read what a person sees."""
+    result = CliRunner().invoke(command, ["show", "--json", "--handlers", f"{module}:service"])
+    names = {queue["name"] for queue in json.loads(result.stdout)["queues"]}
+    assert {"pf.mine", "pf.mine.failed", "pf.mine.ticks.0", "pf.events.log"} < names
+
+
+def test_export_writes_no_user_and_no_permission(module: str, tmp_path: Path):
+    """Definitions switch no default user off and fail on no unknown one."""
+    file = tmp_path / "definitions.json"
+    options = ["--handlers", f"{module}:service", "--vhost", "money", "--output", str(file)]
+    assert CliRunner().invoke(command, ["export", *options]).exit_code == 0
+    exported = json.loads(file.read_text())
+    assert exported.keys() == {"vhosts", "exchanges", "queues", "bindings"}
+    assert {each["vhost"] for each in exported["queues"]} == {"money"}
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(module: str, tmp_path: Path):
+    """A wrong --output is the operator's to mend."""
+    options = ["--handlers", f"{module}:service", "--output", str(tmp_path / "no" / "file")]
+    result = CliRunner().invoke(command, ["export", *options])
+    assert isinstance(result.exception, SettingsError)
