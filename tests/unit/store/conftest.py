@@ -1,0 +1,53 @@
+"""Every test here runs over every kind of store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.store import Settled, Store, open_store
+
+
+@pytest.fixture(params=["sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind."""
+    return f"{request.param}:///{tmp_path / 'deep' / 'fleet.db'}"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An open, empty store."""
+    opened = open_store(store_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(store: Store, store_url: str) -> AsyncIterator[Store]:
+    """The same store, opened a second time as another process would."""
+    assert store
+    opened = open_store(store_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def done() -> Callable[..., Settled]:
+    """A handled delivery: `done("E1", outcome="failed", …)`."""
+
+    def make(event_id: str, **more: object) -> Settled:
+        fields: dict[str, object] = {
+            "service": "svc",
+            "event_id": event_id,
+            "outcome": "done",
+            "attempt": 1,
+            "worker": "worker-1",
+            "at_ms": 1_000,
+        }
+        return Settled(**(fields | more))  # type: ignore[arg-type]  # each caller names its own
+
+    return make
