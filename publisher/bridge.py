@@ -110,9 +110,9 @@ class Bridge:
                     log.warning("events missed", after=arrival.after, reason=arrival.reason)
                     reader.gap(arrival)
                     continue
-                outbox.put(reader.read(arrival, time.time_ns() // 1_000_000))
                 if not outbox.open:
                     await outbox.room()
+                outbox.put(reader.read(arrival, time.time_ns() // 1_000_000))
 
     async def _save_regularly(self, outbox: Outbox, book: Book) -> None:
         while True:

@@ -96,7 +96,7 @@ class StreamSource:
                         async for arrival in arrivals:
                             yield arrival
             except (WebSocketException, OSError, TimeoutError) as error:
-                await self._wait(error, cursor)
+                await self._wait(error, resume_from())
 
     async def _arrivals(
         self, socket: ClientConnection, after: str
@@ -148,13 +148,15 @@ class StreamSource:
                 await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep_alive(self, socket: ClientConnection) -> None:
-        """Ping; cut the line where, while a frame is asked for, no pong or no frame comes."""
+        """Ping; cut the line where, while a frame is waited for, no pong or no frame comes."""
         loop = asyncio.get_running_loop()
         seen, since = self._seen, loop.time()
         while True:
+            waiting = self._asking
             pong = asyncio.ensure_future(await socket.ping())
             await asyncio.wait([pong], timeout=self._pong_s)
-            if self._asking and not pong.done():
+            # The same frame awaited all the time: no pong is stuck behind what nobody has read.
+            if waiting and self._asking and self._seen == seen and not pong.done():
                 return _cut(socket, "no pong")
             await asyncio.sleep(self._ping_s)
             if self._seen != seen or not self._asking:
