@@ -36,7 +36,7 @@ class AckLine:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._finished: list[int] = []
-        self._returned: list[int] = []
+        self._returned: list[tuple[int, bool]] = []
         self._end = 0
         self._beyond: set[int] = set()
         self.is_open = True
@@ -45,9 +45,9 @@ class AckLine:
         """Note that `tag` is done; sent at the next flush."""
         self._finished.append(tag)
 
-    def nack(self, tag: int) -> None:
-        """Note that `tag` goes back to the queue; sent at the next flush."""
-        self._returned.append(tag)
+    def nack(self, tag: int, *, requeue: bool = True) -> None:
+        """Note that `tag` goes back to the queue, or to its dead-letter exchange."""
+        self._returned.append((tag, requeue))
 
     def holds(self, count: int) -> bool:
         """Whether any of the first `count` deliveries is still unsettled."""
@@ -60,9 +60,10 @@ class AckLine:
         if not self.is_open or not (finished or returned):
             return
         try:
-            for tag in returned:
-                await self._wire.basic_nack(tag, requeue=True, wait=False)
-            await self._ack(finished, returned)
+            for tag, requeue in returned:
+                await self._wire.basic_nack(tag, requeue=requeue, wait=False)
+            self._advance([*finished, *(tag for tag, _ in returned)])
+            await self._ack(finished)
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.close()
@@ -73,8 +74,7 @@ class AckLine:
         self._finished.clear()
         self._returned.clear()
 
-    async def _ack(self, finished: list[int], returned: list[int]) -> None:
-        self._advance(finished, returned)
+    async def _ack(self, finished: list[int]) -> None:
         # A tag that was settled alone before may end the prefix; naming it again would close
         # the channel. The newest of the prefix that was not is as good.
         upto = max((tag for tag in finished if tag <= self._end), default=0)
@@ -84,11 +84,9 @@ class AckLine:
             if tag > upto:
                 await self._wire.basic_ack(tag, multiple=False, wait=False)
 
-    def _advance(self, finished: list[int], returned: list[int]) -> None:
-        beyond = self._beyond
-        beyond.update(finished)
-        beyond.update(returned)
-        end = self._end
+    def _advance(self, settled: list[int]) -> None:
+        beyond, end = self._beyond, self._end
+        beyond.update(settled)
         while end + 1 in beyond:
             end += 1
             beyond.discard(end)

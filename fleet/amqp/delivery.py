@@ -66,6 +66,14 @@ class Delivery:
         self._settle()
         self._line.nack(self.tag)
 
+    def dead_letter(self) -> None:
+        """Let the broker move it to the failed queue. Raises LogicError if it was settled before.
+
+        For what we cannot publish there ourselves; it arrives without our reason.
+        """
+        self._settle()
+        self._line.nack(self.tag, requeue=False)
+
     def _settle(self) -> None:
         if self._settled:
             raise LogicError(f"delivery {self.tag} of {self.origin.queue} is settled twice")

@@ -1,0 +1,56 @@
+"""`fleet worker`: one replica."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+import uvloop
+
+from fleet.cli.load import load_service
+from fleet.core.errors import SettingsError
+from fleet.settings import load
+from fleet.store import StoreSettings, open_store
+from fleet.telemetry import log as logs
+from workers.registry import Service
+from workers.settings import WorkerSettings
+from workers.worker import Worker
+
+
+@click.command()
+@click.option(
+    "--handlers",
+    default="agent.handlers:service",
+    show_default=True,
+    metavar="MODULE:NAME",
+    help="The service to run.",
+)
+@click.option("--name", default=None, help="The worker's name in logs, headers and the journal.")
+@click.option("--log-json", is_flag=True, help="Write log lines as JSON objects.")
+def command(handlers: str, name: str | None, *, log_json: bool) -> None:
+    """Run one worker replica, until SIGTERM or SIGINT; start as many as you like.
+
+    AMQP_URL, STORE_URL, PREFETCH, LANE_PREFETCH, CONCURRENCY and GRACE_S have defaults.
+    """
+    logs.configure(json=log_json)
+    settings = load(WorkerSettings)
+    if name:
+        settings = settings.model_copy(update={"worker_name": name})
+    service = load_service(handlers)
+    if not isinstance(service, Service):
+        raise SettingsError(f"{handlers} has a layout but no handlers; it cannot be worked for.")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(service, settings))
+
+
+async def _run(service: Service, settings: WorkerSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    store = open_store(load(StoreSettings).url)
+    await store.open()
+    try:
+        await Worker(service, settings, store).run(stop)
+    finally:
+        await store.close()

@@ -1,0 +1,56 @@
+"""One delivery on its way through the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleet.amqp.delivery import Delivery
+from fleet.core.decision import Decision
+from fleet.core.envelope import Headers
+from fleet.core.events import Event
+from fleet.store.api import Standing
+from workers.context import Context
+from workers.registry import Handler
+
+UNSEEN = Standing()
+
+
+class Job:
+    """A delivery, what was read from it, and what became of it.
+
+    `event` and `handler` are None where the delivery could not be read or nobody handles it; then
+    a decision stands from the start.
+    """
+
+    __slots__ = (
+        "context",
+        "decision",
+        "delivery",
+        "epoch",
+        "event",
+        "handler",
+        "headers",
+        "held_until_ms",
+        "key",
+        "payload",
+        "sequence",
+        "standing",
+        "started",
+        "unsendable",
+    )
+
+    def __init__(self, delivery: Delivery, headers: Headers) -> None:
+        self.delivery = delivery
+        self.headers = headers
+        self.event: Event | None = None
+        self.handler: Handler | None = None
+        self.payload: Any = None
+        self.standing: Standing = UNSEEN
+        self.decision: Decision | None = None
+        self.context: Context | None = None
+        self.key = ""
+        self.epoch = 0
+        self.sequence = 0
+        self.held_until_ms = 0
+        self.started = False
+        self.unsendable = False

@@ -1,0 +1,179 @@
+"""Runs jobs: many at a time from the work queue, one at a time in a lane, suspects alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from fleet.core.decision import Ack, Fail
+from fleet.core.events import Event
+from fleet.core.failure import failure
+from workers.context import Context
+from workers.gate import Gate
+from workers.job import Job
+from workers.lanes import LaneKeeper
+from workers.middleware import Call
+from workers.process import effecting, in_lane, judge, process
+from workers.registry import Handler
+
+MAX_STARTS = 3
+"""Starts after which a delivery that always comes back is failed: it kills its worker."""
+_TURN = 64
+"""Jobs a slot runs before it lets the loop read and write again."""
+
+Started = Callable[[Job], Awaitable[int]]
+Renew = Callable[[Job], Awaitable[None]]
+
+
+class Pool:
+    """`concurrency` slots for the work queue, one task for each lane, one for suspects.
+
+    `finished` is called with each job that has its decision. `started` commits that a suspect is
+    about to run and returns how often it was; `renew` claims an effect again whose hold ran out
+    while the job waited.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        call: Call,
+        worker: str,
+        lanes: LaneKeeper,
+        finished: Callable[[Job], None],
+        started: Started,
+        renew: Renew,
+    ) -> None:
+        self._call = call
+        self._worker = worker
+        self._lanes = lanes
+        self._finished = finished
+        self._started = started
+        self._renew = renew
+        self._gate = Gate()
+        self._work: asyncio.Queue[Job] = asyncio.Queue()
+        self._suspects: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
+        self._lane_work: dict[str, asyncio.Queue[Job]] = {}
+        self._count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._concurrency = concurrency
+        self.app: Any = None
+
+    def start(self) -> None:
+        """Begin to run what is put in."""
+        slots = [self._run_all(self._work) for _ in range(self._concurrency)]
+        self._tasks = [asyncio.create_task(loop) for loop in [*slots, self._run_suspects()]]
+
+    def put(self, job: Job, starts: int) -> None:
+        """Run `job` when its turn comes; `starts` counts for one that came back."""
+        if job.delivery.origin.is_lane:
+            self._lane(job.delivery.origin.queue).put_nowait(job)
+        elif job.delivery.redelivered:
+            self._count += 1
+            self._suspects.put_nowait((starts, self._count, job))
+        else:
+            self._work.put_nowait(job)
+
+    def waiting(self) -> list[Job]:
+        """Take out what has not begun to run."""
+        jobs = [job for queue in (self._work, *self._lane_work.values()) for job in _empty(queue)]
+        return jobs + [entry[2] for entry in _empty(self._suspects)]
+
+    async def idle(self) -> None:
+        """Return once nothing runs."""
+        async with self._gate.alone():
+            pass
+
+    async def stop(self) -> None:
+        """Cancel what runs; its deliveries stay unsettled and come again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _lane(self, queue: str) -> asyncio.Queue[Job]:
+        work = self._lane_work.get(queue)
+        if work is None:
+            work = self._lane_work[queue] = asyncio.Queue()
+            self._tasks.append(asyncio.create_task(self._run_all(work)))
+        return work
+
+    async def _run_all(self, work: asyncio.Queue[Job]) -> None:
+        gate, turn = self._gate, 0
+        while True:
+            job = await work.get()
+            if job.delivery.redelivered:
+                await self._run_alone(job)
+                continue
+            if not gate.is_open:
+                await gate.opened()
+            gate.enter()
+            try:
+                await self._run(job)
+            finally:
+                gate.leave()
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _run_suspects(self) -> None:
+        while True:
+            _, _, job = await self._suspects.get()
+            await self._run_alone(job)
+
+    async def _run_alone(self, job: Job) -> None:
+        """Run a job that came back: a start is on record first, so that a killer is known."""
+        async with self._gate.alone():
+            if job.decision is None and judge(job, _now_ms()) is None:
+                starts = await self._started(job)
+                if starts > MAX_STARTS:
+                    reason = f"it was started {MAX_STARTS} times and its worker died each time"
+                    job.decision = Fail(failure("resource", "WorkerKilled", reason))
+            await self._run(job)
+
+    async def _run(self, job: Job) -> None:
+        if not job.delivery.is_ours:
+            self._finished(job)
+            return
+        if job.decision is None:
+            job.decision = judge(job, _now_ms())
+        if job.decision is None:
+            await self._handle(job)
+        if job.delivery.origin.is_lane and job.decision is not None:
+            job.decision = in_lane(job.decision)
+        self._finished(job)
+
+    async def _handle(self, job: Job) -> None:
+        handler, event = cast("Handler", job.handler), cast("Event", job.event)
+        now_ms = _now_ms()
+        if job.held_until_ms and now_ms + handler.deadline * 1000 > job.held_until_ms:
+            await self._renew(job)
+            job.decision = judge(job, now_ms)
+            if job.decision is not None:
+                return
+        state = None
+        if handler.state is not None:
+            lane = self._lanes.get(job.delivery.origin.queue)
+            state = lane.states.get(job.key, (0, None))[1] if lane else None
+        job.context = context = Context(
+            event,
+            attempt=job.headers.attempt,
+            is_replay=job.headers.replay_count > 0,
+            now_ms=now_ms,
+            worker=self._worker,
+            app=self.app,
+            state=state,
+            effect=effecting(job),
+        )
+        job.decision = await process(job, context, self._call)
+        if context.kept is not None and isinstance(job.decision, Ack):
+            self._lanes.keep(job)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _empty(queue: asyncio.Queue[Any]) -> list[Any]:
+    return [queue.get_nowait() for _ in range(queue.qsize())]

@@ -1,0 +1,88 @@
+"""Where a decision sends a message: a retry bucket, the failed queue, or the exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.core.decision import Ack, Fail, Postpone, Retry
+from fleet.core.envelope import event_headers, failure_headers
+from fleet.core.events import Event, write_event
+from fleet.core.failure import Failure
+from topology import names
+from topology.model import ServiceLayout
+from workers.job import Job
+
+_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to publish."""
+
+    exchange: str
+    key: str
+    body: bytes
+    headers: Mapping[str, Any]
+    expiration_ms: int | None = None
+
+
+class Roads:
+    """The messages that settle the decisions of one service."""
+
+    def __init__(self, layout: ServiceLayout, worker: str) -> None:
+        self._layout = layout
+        self._worker = worker
+
+    @staticmethod
+    def needed(job: Job) -> bool:
+        """Whether anything has to be published before the job can be settled."""
+        if isinstance(job.decision, Ack):
+            return job.context is not None and bool(job.context.emitted)
+        return isinstance(job.decision, Retry | Postpone | Fail)
+
+    def messages(self, job: Job, now_ms: int) -> Iterator[Message]:
+        """What to publish, in order; the same messages again if asked again."""
+        match job.decision:
+            case Ack():
+                emitted = job.context.emitted if job.context else []
+                yield from (self._event(event) for event in emitted)
+            case Retry(delay=delay, failure=failure):
+                yield self._later(job, delay, self._why(job, failure, now_ms))
+            case Postpone(delay=delay):
+                yield self._later(job, delay, dict(job.delivery.headers))
+            case Fail(failure=failure):
+                key = names.failed(self._layout.name)
+                headers = self._why(job, failure, now_ms)
+                yield Message(names.DLX, key, job.delivery.body, headers)
+
+    def _event(self, event: Event) -> Message:
+        headers = event_headers(event)
+        lanes = self._layout.lanes
+        if lanes is not None and event.type == lanes.type:
+            key = str(event.payload.get(lanes.key, ""))
+            headers[names.PARTITION] = names.partition(key, lanes.partitions)
+        return Message(names.INGEST, event.type, write_event(event), headers)
+
+    def _later(self, job: Job, delay: float, headers: dict[str, Any]) -> Message:
+        delay_ms = max(1, round(delay * _MS))
+        number = names.bucket(delay_ms, self._layout.buckets)
+        return Message(
+            names.REDELIVER,
+            names.retry(self._layout.name, number),
+            job.delivery.body,
+            headers,
+            expiration_ms=min(delay_ms, names.bucket_ms(number)),
+        )
+
+    def _why(self, job: Job, failure: Failure, now_ms: int) -> dict[str, Any]:
+        return failure_headers(
+            job.delivery.headers,
+            failure,
+            attempt=job.headers.attempt,
+            now_ms=now_ms,
+            queue=job.delivery.origin.queue,
+            worker=self._worker,
+            handler=job.handler.name if job.handler else "",
+        )

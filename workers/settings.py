@@ -1,0 +1,32 @@
+"""Settings of a worker, from the environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker needs to know; each field is an environment variable of the same name."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    store_url: str = "sqlite:///.fleet/fleet.sqlite3"
+    worker_name: str = Field(default_factory=_name, max_length=128)
+    prefetch: int = Field(default=400, ge=1, le=65_535)
+    """Deliveries of the work queue that may be in our hands."""
+    lane_prefetch: int = Field(default=200, ge=1, le=65_535)
+    """Deliveries of each lane that may be in our hands."""
+    concurrency: int = Field(default=10, ge=1, le=10_000)
+    """Handlers of the work queue that run at a time."""
+    grace_s: float = Field(default=25.0, gt=0)
+    """Seconds that a stop request leaves for what is in flight."""

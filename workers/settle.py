@@ -1,0 +1,252 @@
+"""Carries decisions out: publish with confirm, commit, then ack. Nothing is acked before that."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
+import structlog
+
+from fleet.amqp.acks import AckLine
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.core.backoff import backoff
+from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
+from fleet.core.envelope import EVENT_ID
+from fleet.core.errors import DataError, PublishError
+from fleet.core.events import Event
+from fleet.core.ulid import is_ulid
+from fleet.store.api import KeyState, Outcome, Settled, Store, Verdict
+from workers.effects import outcome_of
+from workers.job import Job
+from workers.patience import until_stored
+from workers.registry import Handler
+from workers.roads import Roads
+
+log = structlog.get_logger("fleet.workers")
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+_FINAL: dict[type, Outcome] = {Ack: "done", Expire: "expired", Fail: "failed"}
+
+
+class Settler:
+    """Settles jobs in groups: one transaction and one ack per channel for all that is ready.
+
+    `settled` is called with each job that is done with, acked or not; `fenced` with the queue of a
+    lane that another worker took.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        worker: str,
+        store: Store,
+        publisher: ConfirmedPublisher,
+        roads: Roads,
+        settled: Callable[[Job], None],
+        fenced: Callable[[str], None],
+    ) -> None:
+        self._service = service
+        self._worker = worker
+        self._store = store
+        self._publisher = publisher
+        self._roads = roads
+        self._settled = settled
+        self._fenced = fenced
+        self._ready: list[Job] = []
+        self._wake = asyncio.Event()
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to settle what is added."""
+        self._task = asyncio.create_task(self._run(), name="settle")
+
+    def add(self, job: Job) -> None:
+        """Settle `job`, which has its decision, as soon as may be."""
+        if not job.delivery.is_ours:
+            self._settled(job)
+        elif self._roads.needed(job):
+            task = asyncio.create_task(self._send(job))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+        else:
+            self._queue(job)
+
+    async def drained(self) -> None:
+        """Return once everything added is settled."""
+        while self._publishing or not self._idle.is_set():
+            await asyncio.gather(*self._publishing)
+            await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Stop at once; what is not settled comes again."""
+        tasks = [*self._publishing, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _queue(self, job: Job) -> None:
+        self._ready.append(job)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _send(self, job: Job) -> None:
+        """Publish what the decision asks for; until that is confirmed the delivery stays ours."""
+        for delay in backoff(random.uniform, first=0.2, cap=10.0):
+            try:
+                for message in self._roads.messages(job, _now_ms()):
+                    await self._publisher.publish(
+                        message.exchange,
+                        message.key,
+                        message.body,
+                        headers=message.headers,
+                        expiration_ms=message.expiration_ms,
+                    )
+            except PublishError as error:
+                log.warning("not published yet", reason=str(error), queue=_queue_of(job))
+                await asyncio.sleep(delay)
+            except DataError as error:
+                log.error("left to the broker to park", reason=str(error), queue=_queue_of(job))
+                job.unsendable = True
+                break
+            else:
+                break
+            if not job.delivery.is_ours:
+                self._settled(job)
+                return
+        self._queue(job)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._ready = self._ready, []
+            await self._settle(batch)
+            if not self._ready:
+                self._idle.set()
+
+    async def _settle(self, batch: Sequence[Job]) -> None:
+        journaled = [job for job in batch if _is_journaled(job)]
+        lines: set[AckLine] = set()
+        if journaled:
+            rows = self._rows(journaled)
+            verdicts = await until_stored(lambda: self._store.commit(rows))
+            for job, verdict in zip(journaled, verdicts, strict=True):
+                self._apply(job, verdict, lines)
+        for job in batch:
+            if not _is_journaled(job):
+                self._ack(job, lines)
+        for line in lines:
+            await line.flush()
+
+    def _apply(self, job: Job, verdict: Verdict, lines: set[AckLine]) -> None:
+        if isinstance(verdict, Exception):
+            self._rolled_back(job, verdict)
+        elif verdict == "fenced":
+            self._fenced(job.delivery.origin.queue)
+            self._settled(job)
+        else:
+            self._ack(job, lines)
+
+    def _rolled_back(self, job: Job, error: Exception) -> None:
+        """What the handler wanted written raised: decide as if the handler had."""
+        handler, event = cast("Handler", job.handler), cast("Event", job.event)
+        job.decision = handler.retry.decide(
+            error,
+            attempt=job.headers.attempt,
+            age=(_now_ms() - event.ts) / 1000,
+            uniform=random.uniform,
+        )
+        if job.delivery.origin.is_lane:
+            self._fenced(job.delivery.origin.queue)
+        job.context = None
+        self.add(job)
+
+    def _ack(self, job: Job, lines: set[AckLine]) -> None:
+        if job.unsendable:
+            job.delivery.dead_letter()
+        else:
+            job.delivery.ack()
+        lines.add(job.delivery.line)
+        self._settled(job)
+
+    def _rows(self, jobs: Sequence[Job]) -> list[Settled]:
+        now_ms = _now_ms()
+        saved: set[tuple[str, str]] = set()
+        rows = [self._row(job, now_ms, self._states(job, saved)) for job in reversed(jobs)]
+        rows.reverse()
+        return rows
+
+    def _states(self, job: Job, saved: set[tuple[str, str]]) -> tuple[KeyState, ...]:
+        """The state to save with a job: of each key the last one of a group is enough."""
+        context = job.context
+        if not job.sequence or context is None or not isinstance(job.decision, Ack):
+            return ()
+        at = (job.delivery.origin.queue, job.key)
+        if at in saved:
+            return ()
+        saved.add(at)
+        return (KeyState(job.key, job.sequence, _encode(context.kept)),)
+
+    def _row(self, job: Job, now_ms: int, states: tuple[KeyState, ...]) -> Settled:
+        decision, context, event = job.decision, job.context, job.event
+        outcome: Outcome = _FINAL.get(type(decision), "")
+        reason = ""
+        match decision:
+            case Ack(skipped=skipped) if skipped:
+                outcome, reason = "skipped", skipped
+            case Fail(failure=failure) | Retry(failure=failure):
+                reason = f"{failure.error_type}: {failure.message}"
+            case Expire(reason=text) | Postpone(reason=text):
+                reason = text
+        done = isinstance(decision, Ack)
+        return Settled(
+            service=self._service,
+            event_id=event.event_id if event else _claimed_id(job),
+            outcome=outcome,
+            attempt=job.headers.attempt,
+            worker=self._worker,
+            at_ms=context.now_ms if context else now_ms,
+            handler=job.handler.name if job.handler else "",
+            reason=reason[:500],
+            replay_count=job.headers.replay_count,
+            age_ms=max(0, (context.now_ms if context else now_ms) - event.ts) if event else 0,
+            writes=tuple(context.writes) if context and done else (),
+            states=states,
+            effect=outcome_of(context.effect, decision)
+            if context and context.effect and decision
+            else None,
+            lane=job.delivery.origin.queue if job.epoch else "",
+            epoch=job.epoch,
+            started=job.started,
+        )
+
+
+def _is_journaled(job: Job) -> bool:
+    """Whether a row is owed: not for what is pure and done, nor for what nobody can name."""
+    if job.event is None:
+        return bool(_claimed_id(job))
+    if job.handler is None or job.handler.effect != "pure":
+        return True
+    return not isinstance(job.decision, Ack) or bool(job.context and job.context.writes)
+
+
+def _claimed_id(job: Job) -> str:
+    """The id in the headers of a body that cannot be read: the audit knows it by that."""
+    claimed = job.delivery.headers.get(EVENT_ID)
+    return claimed if isinstance(claimed, str) and is_ulid(claimed) else ""
+
+
+def _queue_of(job: Job) -> str:
+    return job.delivery.origin.queue
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

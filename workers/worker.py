@@ -1,0 +1,206 @@
+"""One replica: consumes its service's queues until it is asked to stop, then drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+from fleet.amqp.connection import Link
+from fleet.amqp.consumer import Subscription
+from fleet.amqp.delivery import Delivery
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.core.errors import TopologyError
+from fleet.store import bindings
+from fleet.store.api import Store
+from topology import names
+from workers.context import Startup
+from workers.intake import Intake
+from workers.job import Job
+from workers.lanes import LaneKeeper
+from workers.middleware import Middleware, compose
+from workers.placement import delay_s, has_priorities, rank
+from workers.pool import Pool
+from workers.registry import Service
+from workers.roads import Roads
+from workers.settings import WorkerSettings
+from workers.settle import Settler
+
+log = structlog.get_logger("fleet.workers")
+
+
+class Worker:
+    """Runs `service` on one event loop, on two connections, over an open store.
+
+    `handled` counts the deliveries that were settled.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        settings: WorkerSettings,
+        store: Store,
+        middlewares: Sequence[Middleware] = (),
+    ) -> None:
+        self.name = settings.worker_name
+        self.handled = 0
+        self._service = service
+        self._settings = settings
+        self._store = store
+        self._layout = layout = service.layout()
+        self._consuming = Link(settings.amqp_url, f"{self.name} consumes")
+        self._publishing = Link(settings.amqp_url, f"{self.name} publishes")
+        self._publisher = ConfirmedPublisher(self._publishing)
+        lane = service.find(layout.lanes.type) if layout.lanes else None
+        self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
+        self._settler = Settler(
+            service=service.name,
+            worker=self.name,
+            store=store,
+            publisher=self._publisher,
+            roads=Roads(layout, self.name),
+            settled=self._on_settled,
+            fenced=self._on_fenced,
+        )
+        self._pool = Pool(
+            concurrency=settings.concurrency,
+            call=compose(middlewares),
+            worker=self.name,
+            lanes=self._lanes,
+            finished=self._settler.add,
+            started=self._on_suspect,
+            renew=self._on_renew,
+        )
+        self._intake = Intake(
+            service=service,
+            worker=self.name,
+            store=store,
+            lanes=self._lanes,
+            pool=self._pool,
+            finished=self._settler.add,
+        )
+        self._subscriptions: dict[str, Subscription] = {}
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether every subscription stands."""
+        subscriptions = self._subscriptions.values()
+        return bool(subscriptions) and all(one.is_consuming for one in subscriptions)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain within the grace.
+
+        Raises BrokerError where the broker is not to be had at the start, TopologyError where a
+        handler is fed by no binding.
+        """
+        async with AsyncExitStack() as stack:
+            await check_fed(self._service, self._store)
+            await stack.enter_async_context(self._publishing)
+            await stack.enter_async_context(self._publisher)
+            await stack.enter_async_context(self._consuming)
+            self._pool.app = await self._app(stack)
+            self._settler.start()
+            self._pool.start()
+            self._intake.start()
+            starting = asyncio.create_task(self._subscribe(await self._version()))
+            try:
+                log.info("worker ready", worker=self.name, service=self._service.name)
+                await stop.wait()
+            finally:
+                starting.cancel()
+                await self._drain()
+
+    async def _app(self, stack: AsyncExitStack) -> Any:
+        if self._service.lifespan is None:
+            return None
+        startup = Startup(self._store, self.name)
+        return await stack.enter_async_context(self._service.lifespan(startup))
+
+    async def _version(self) -> str:
+        connection = await self._consuming.connection()
+        version = connection.server_properties.get("version", "")
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+    async def _subscribe(self, version: str) -> None:
+        settings, layout = self._settings, self._layout
+        if layout.patterns:
+            queue = names.work_queue(layout.name)
+            self._add(queue, prefetch=settings.prefetch, is_lane=False, priority=None)
+        if layout.lanes is None:
+            return
+        kind, count = layout.lanes.type, layout.lanes.partitions
+        lanes = [names.lane(layout.name, kind, number) for number in range(count)]
+        began = time.monotonic()
+        for lane in sorted(lanes, key=lambda lane: -rank(self.name, lane)):
+            priority = rank(self.name, lane) if has_priorities(version) else None
+            if priority is None:
+                await asyncio.sleep(began + delay_s(self.name, lane) - time.monotonic())
+            self._add(lane, prefetch=settings.lane_prefetch, is_lane=True, priority=priority)
+
+    def _add(self, queue: str, *, prefetch: int, is_lane: bool, priority: int | None) -> None:
+        self._subscriptions[queue] = subscription = Subscription(
+            self._consuming,
+            queue,
+            self._intake.hand_over,
+            prefetch=prefetch,
+            is_lane=is_lane,
+            priority=priority,
+            on_start=self._lanes.forget if is_lane else None,
+        )
+        subscription.start()
+
+    def _on_settled(self, job: Job) -> None:
+        self.handled += 1
+        self._intake.release(job)
+
+    def _on_fenced(self, queue: str) -> None:
+        """Hand a lane's deliveries back: what we know of its state is not the truth."""
+        self._lanes.forget(queue)
+        if queue in self._subscriptions:
+            self._subscriptions[queue].restart()
+
+    async def _on_suspect(self, job: Job) -> int:
+        return await self._intake.started(job)
+
+    async def _on_renew(self, job: Job) -> None:
+        await self._intake.renew(job)
+
+    async def _drain(self) -> None:
+        """Finish what runs, hand back what was only prefetched, close the channels."""
+        subscriptions = list(self._subscriptions.values())
+        await asyncio.gather(*(one.cancel() for one in subscriptions))
+        await self._intake.stop()
+        waiting = [*self._intake.waiting(), *(job.delivery for job in self._pool.waiting())]
+        await _give_back(waiting)
+        try:
+            async with asyncio.timeout(self._settings.grace_s):
+                await self._pool.idle()
+                await self._settler.drained()
+        except TimeoutError:
+            log.warning("the grace is over; what still runs comes again")
+        await self._pool.stop()
+        await self._settler.stop()
+        await asyncio.gather(*(one.stop() for one in subscriptions))
+        log.info("worker drained", worker=self.name, handed_back=len(waiting))
+
+
+async def check_fed(service: Service, store: Store) -> None:
+    """Raise TopologyError where no binding feeds one of the service's handlers."""
+    fed = await store.read(lambda tx: bindings.of(tx, service.name))
+    missing = sorted(set(service.layout().fed) - (fed or frozenset()))
+    if missing:
+        raise TopologyError(
+            f"Nothing feeds the handlers of {service.name} for {', '.join(missing)};"
+            " run `fleet topology apply`."
+        )
+
+
+async def _give_back(deliveries: Sequence[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.give_back()
+    for line in {delivery.line for delivery in deliveries}:
+        await line.flush()
