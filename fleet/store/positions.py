@@ -47,7 +47,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     """The order must not go to the venue.
 
     limit: as many positions as allowed · pair_busy: the pair has one · spent: this key was
-    used and is over · late: a newer order of the pair is in the book.
+    used and is over, or about to be · late: a newer order of the pair is in the book.
     """
 
     reason: Reason

@@ -57,7 +57,12 @@ _FIRST: Final = (
     "CREATE INDEX positions_newest ON positions (agent, pair, ts_ms)",
 )
 
-MIGRATIONS: Final = (_FIRST,)
+_FACTS: Final = (
+    """CREATE TABLE facts (
+        name TEXT PRIMARY KEY, value TEXT NOT NULL, event_id TEXT NOT NULL){keyed}""",
+)
+
+MIGRATIONS: Final = (_FIRST, _FACTS)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -133,10 +133,14 @@ class SqliteEngine:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connect()
             _patiently(self._prepare)
-        except (OSError, sqlite3.Error, StateError) as error:
+        except (OSError, sqlite3.Error, StateError, _DamagedError) as error:
+            self.close()
             raise StoreError(
-                f"The store {self._path} cannot be opened ({error}); {_advice(error)}."
+                f"The store {self._path} cannot be opened ({_cause(error)}); {_advice(error)}."
             ) from error
+        except StoreError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file; raises nothing."""
@@ -212,6 +216,10 @@ class _BusyError(StateError):
     """The store is locked by another process; try again."""
 
 
+class _DamagedError(StoreError):
+    """The store is damaged or no database."""
+
+
 def _patiently(call: Callable[[], T]) -> T:
     """The result of `call`, tried again while another process has the database locked."""
     deadline = time.monotonic() + PATIENCE_S
@@ -232,8 +240,14 @@ def _known(error: sqlite3.Error) -> FleetError | None:
     if code in _PASSING:
         return StateError(f"The store cannot be written or read for now: {error}.")
     if code in _BROKEN:
-        return StoreError(f"The store is damaged or no database: {error}.")
+        return _DamagedError(f"The store is damaged or no database: {error}.")
     return None
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    return str(error.__cause__ or error)
 
 
 def _advice(error: Exception) -> str:

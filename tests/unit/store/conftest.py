@@ -28,7 +28,7 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def other(store: Store, store_url: str) -> AsyncIterator[Store]:
     """The same store, opened a second time as another process would."""
-    assert store
+    assert store is not None
     opened = open_store(store_url)
     await opened.open()
     yield opened

@@ -12,10 +12,12 @@ from fleet.store import BRIDGE, Lease, Store, Tx, audit, bindings, bridge, curso
 
 
 async def acquire(store: Store, holder: str, now: int = 0) -> Lease | None:
+    """The lease for a hundred milliseconds, or None."""
     return await store.run(lambda tx: leases.acquire(tx, "bridge:a", holder, now, 100))
 
 
 async def lease(store: Store, holder: str, now: int = 0) -> Lease:
+    """The lease, which must be to be had."""
     got = await acquire(store, holder, now)
     assert got is not None
     return got
@@ -98,6 +100,6 @@ async def test_bindings_are_replaced(store: Store) -> None:
     assert await store.read(lambda tx: bindings.of(tx, "svc")) is None
     await store.run(lambda tx: bindings.record(tx, "svc", ["a.*", "b.#"], 0))
     await store.run(lambda tx: bindings.record(tx, "svc", ["b.#", "b.#"], 1))
-    assert await store.read(lambda tx: bindings.of(tx, "svc")) == {"b.#"}
+    assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset({"b.#"})
     await store.run(lambda tx: bindings.record(tx, "svc", [], 2))
     assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset()

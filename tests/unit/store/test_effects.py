@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from fleet.store import Candidate, Claim, Effect, EffectResult, Settled, Standing, Store, effects
+from fleet.store.api import EffectState
 
 Done = Callable[..., Settled]
 NOW = 1_000
@@ -16,11 +17,13 @@ TERM = 500
 async def claim(
     store: Store, holder: str, *, now: int = NOW, event_id: str = "E1", replay_count: int = 0
 ) -> Standing:
+    """The standing of a delivery that claims the key."""
     wish = Claim("key", "trade", holder, now + TERM, '{"size":"50"}')
     return (await store.admit([Candidate("svc", event_id, replay_count, wish)], now))[0]
 
 
 async def effect(store: Store) -> Effect:
+    """The row of the key."""
     found = await store.read(lambda tx: effects.get(tx, "key"))
     assert found is not None
     return found
@@ -92,7 +95,7 @@ async def test_a_replay_reserves_a_failed_effect_again(store: Store, done: Done)
 
 @pytest.mark.parametrize(("state", "kept"), [("failed", "reserved"), ("done", "done")])
 async def test_a_holder_that_was_overtaken_only_tells_facts(
-    store: Store, done: Done, state: str, kept: str
+    store: Store, done: Done, state: EffectState, kept: str
 ) -> None:
     """Its done counts; its failed does not, as the new holder may have done it meanwhile."""
     await claim(store, "a")

@@ -13,6 +13,7 @@ Done = Callable[..., Settled]
 
 
 async def rows(store: Store) -> list[audit.Entry]:
+    """The journal of the service."""
     return await store.read(lambda tx: audit.page(tx, "svc"))
 
 
@@ -22,6 +23,7 @@ def note(name: str) -> Write:
 
 
 async def notes(store: Store) -> set[str]:
+    """The rows that `note` wrote."""
     found = await store.read(lambda tx: tx.query("SELECT pattern FROM bindings"))
     return {name for (name,) in found}
 
@@ -63,7 +65,7 @@ async def test_services_do_not_share_a_journal(store: Store, done: Done) -> None
 async def test_a_replay_runs_what_failed_and_never_what_was_done(
     store: Store, done: Done, outcome: str, journalled: int, delivered: int, *, seen: bool
 ) -> None:
-    """Done counts for ever, failed and expired until a replay, shed never; reads and writes agree."""
+    """Done counts for ever, failed and expired until a replay, shed never."""
     await store.commit([done("E1", outcome=outcome, replay_count=journalled)])
     standing = (await store.admit([Candidate("svc", "E1", delivered)], 0))[0]
     assert standing.seen == (outcome if seen else None)

@@ -10,6 +10,7 @@ Done = Callable[..., Settled]
 
 
 async def take(store: Store, owner: str) -> tuple[int, list[KeyState]]:
+    """Make this owner the lane's."""
     return await store.run(lambda tx: lanes.take(tx, "svc", "0", owner))
 
 
