@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -21,14 +22,17 @@ class Service(Protocol):
 
 
 def load_service(text: str) -> Service:
-    """The service at `module:name`; modules of the working directory count.
+    """The service at `module:name`, or what the function there returns.
 
+    Modules of the working directory count.
     Raises SettingsError, one sentence, where there is none.
     """
     module_name, _, name = text.strip().partition(":")
     if not module_name or not name:
         raise SettingsError(f"{text!r} names no service; write module:name.")
     found = getattr(_load(module_name), name, None)
+    if inspect.isfunction(found):
+        found = found()
     if found is None:
         raise SettingsError(f"Module {module_name} has no {name}; correct --handlers.")
     if isinstance(found, type) or not isinstance(found, Service):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,6 +18,8 @@ from fleet.amqp.connection import parse
 from fleet.cli.layout import show_plan
 from fleet.cli.load import load_services
 from fleet.core.errors import BrokerError, SettingsError
+from fleet.settings import load
+from fleet.store import StoreSettings, bindings, open_store
 from topology.apply import Applied, apply
 from topology.check import Difference, compare, probe, unseen_bindings
 from topology.export import definitions
@@ -72,7 +76,7 @@ def show(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
 @planned
 @as_json
 def apply_(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
-    """Declare what is missing; change nothing that is there.
+    """Declare what is missing; change nothing that is there. What was bound goes into the store.
 
     Exit code 2 where something is there with another value: no queue is changed behind your back.
     """
@@ -136,7 +140,23 @@ def _plan(handlers: str, queue_type: QueueType) -> Plan:
 
 async def _apply(layout: Plan, settings: TopologySettings) -> Applied:
     async with await Admin.open(settings.amqp_url) as admin:
-        return await apply(layout, admin)
+        applied = await apply(layout, admin)
+    await _record(applied.patterns)
+    return applied
+
+
+async def _record(patterns: Mapping[str, Sequence[str]]) -> None:
+    """Write down what was bound: AMQP cannot be asked, and an unfed worker must not start."""
+    store = open_store(load(StoreSettings).url)
+    await store.open()
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        for service, bound in patterns.items():
+            await store.run(
+                partial(bindings.record, service=service, patterns=bound, now_ms=now_ms)
+            )
+    finally:
+        await store.close()
 
 
 async def _check(layout: Plan, settings: TopologySettings, *, amqp_only: bool) -> list[Difference]:
