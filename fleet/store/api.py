@@ -25,7 +25,9 @@ BRIDGE: Final = "bridge"
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """A wish to do one effect: `holder` has it to itself until `held_until_ms`.
 
-    `detail` is the request as JSON text, for whoever has to ask the venue later.
+    `holder` names the delivery, not only the worker: two deliveries that a worker has at the
+    same time must not share one effect. `detail` is the request as JSON text, for whoever has
+    to ask the venue later.
     """
 
     key: str

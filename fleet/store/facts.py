@@ -38,7 +38,5 @@ def get(tx: Tx, name: str) -> Fact | None:
 
 def under(tx: Tx, prefix: str) -> list[Fact]:
     """Every fact whose name begins with `prefix`, in the order of names."""
-    rows = tx.query(
-        f"{_SELECT} WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
-    )
+    rows = tx.query(f"{_SELECT} WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix))
     return [Fact(*row) for row in rows]
