@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ class Admin:
             await response.prepare(request)
             for piece in pieces():
                 await response.write(piece)
+                await asyncio.sleep(0)  # a long ledger must not hold up the stream
             await response.write_eof()
             return response
 

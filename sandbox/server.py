@@ -27,7 +27,7 @@ from sandbox.stream import Stream
 from sandbox.tape import Tape, to_stderr
 from sandbox.venue import Venue
 
-SHUTDOWN_SECONDS: Final = 2.0
+SHUTDOWN_SECONDS: Final = 1.0
 
 
 class Sandbox:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings, load
@@ -48,8 +50,14 @@ def command(**options: Any) -> None:
     Every option can also be set as SANDBOX_… in the environment.
     """
     settings = load(**options)
+    logging.getLogger("aiohttp.server").addFilter(_ours)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    # Bytes that are no HTTP are answered with 400; a traceback would blame the stand-in.
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _run(settings: SandboxSettings) -> None:

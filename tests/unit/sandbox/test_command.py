@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,7 +21,7 @@ PLAIN = {name: value for name, value in os.environ.items() if not name.startswit
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> None:
-    """One line with the URL, answers there, exit code 0 and a quiet stderr on a stop request."""
+    """One line with the URL, answers there, also garbage; exit code 0 and a quiet stderr."""
     with subprocess.Popen(
         [*COMMAND, "--port", "0", "--events", "10", "--speed", "max"],
         cwd=ROOT, env=PLAIN, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -30,6 +31,10 @@ def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> No
             assert line.startswith("sandbox listening on http://127.0.0.1:")
             with urllib.request.urlopen(f"{line.split()[-1]}/sandbox/summary") as answer:  # noqa: S310 - its own URL
                 assert "emitted" in msgspec.json.decode(answer.read())
+            address = line.split("//")[1].strip().split(":")
+            with socket.create_connection((address[0], int(address[1]))) as garbage:
+                garbage.sendall(b"GET /\xff\xfe HTTP/1.1\r\n\r\n")
+                assert b" 400 " in garbage.recv(100)
             process.send_signal(number)
             _, errors = process.communicate(timeout=20)
         finally:
