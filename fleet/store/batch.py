@@ -23,8 +23,7 @@ def standings(tx: Tx, candidates: Sequence[Candidate]) -> list[Standing]:
 
 def is_plain(settled: Sequence[Settled]) -> bool:
     """Whether these are journal rows of different events and nothing else."""
-    keys = {(entry.service, entry.event_id) for entry in settled}
-    return len(keys) == len(settled) and all(map(_plain, settled))
+    return all(map(_plain, settled)) and len(set(map(_key, settled))) == len(settled)
 
 
 def commit_plain(tx: Tx, settled: Sequence[Settled]) -> list[Verdict] | None:
@@ -35,24 +34,41 @@ def commit_plain(tx: Tx, settled: Sequence[Settled]) -> list[Verdict] | None:
 def commit(tx: Tx, settled: Sequence[Settled]) -> list[Verdict]:
     """Write what was handled; each entry's verdict, in order."""
     fenced = lanes.fenced(tx, settled)
-    rows = journal.rows_of(tx, {(e.service, e.event_id) for e in settled if e.outcome})
+    ends = [entry for entry in settled if entry.outcome and _stamp(entry) not in fenced]
+    all_new = _insert_new(tx, ends)
+    rows = {} if all_new else journal.rows_of(tx, map(_key, ends))
     verdicts: dict[int, Verdict] = {}
     fresh: dict[journal.Key, Settled] = {}
     for index in sorted(range(len(settled)), key=lambda index: settled[index].event_id):
         entry = settled[index]
-        if entry.lane and (entry.service, entry.lane, entry.epoch) in fenced:
+        if _stamp(entry) in fenced:
             verdicts[index] = "fenced"
         elif entry.outcome and not journal.admissible(rows, entry):
             verdicts[index] = "twin"
         else:
             verdicts[index] = verdict = _written(tx, entry)
             if verdict == "written" and entry.outcome:
-                fresh[entry.service, entry.event_id] = entry
-                rows[entry.service, entry.event_id] = (entry.outcome, entry.replay_count)
+                fresh[_key(entry)] = entry
+                rows[_key(entry)] = (entry.outcome, entry.replay_count)
     ordered = [verdicts[index] for index in range(len(settled))]
-    journal.upsert(tx, fresh)
+    if not all_new:
+        journal.upsert(tx, fresh)
     _write_beside(tx, settled, ordered)
     return ordered
+
+
+def _insert_new(tx: Tx, ends: Sequence[Settled]) -> bool:
+    """Whether all of these are journalled already, as none of them had a row: the usual case."""
+    distinct = len(set(map(_key, ends))) == len(ends)
+    return distinct and not any(end.writes for end in ends) and journal.insert_new(tx, ends)
+
+
+def _key(entry: Settled) -> journal.Key:
+    return entry.service, entry.event_id
+
+
+def _stamp(entry: Settled) -> tuple[str, str, int]:
+    return entry.service, entry.lane, entry.epoch
 
 
 def _plain(entry: Settled) -> bool:
