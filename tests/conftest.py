@@ -23,6 +23,7 @@ from fleet.broker import BrokerSettings, Management, RunningBroker, provide
 from fleet.broker.choose import private
 from fleet.broker.given import GivenBroker
 from fleet.core.errors import BrokerError
+from fleet.settings import load
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("given", "docker", "local", "testcontainers")
@@ -127,7 +128,7 @@ def _start(config: pytest.Config) -> RunningBroker:
 
 def _settings(config: pytest.Config) -> BrokerSettings:
     image = config.getoption("--broker-image")
-    return BrokerSettings(image=image) if image else BrokerSettings()
+    return load(BrokerSettings).model_copy(update={"image": image} if image else {})
 
 
 def _borrow(port: int) -> RunningBroker:

@@ -12,6 +12,7 @@ from fleet.broker.local import LocalBroker
 from fleet.broker.running import RunningBroker
 from fleet.broker.settings import BrokerSettings, Kind
 from fleet.core.errors import BrokerError
+from fleet.settings import load
 
 Say = Callable[[str], None]
 
@@ -29,7 +30,7 @@ def provide(
     `data` is a folder for a local node's data, kept for the next one; it makes the choice local.
     `say` hears one sentence about each thing that takes time. Raises BrokerError.
     """
-    settings = settings or BrokerSettings()
+    settings = settings or load(BrokerSettings)
     if settings.amqp_url:
         return GivenBroker(settings.amqp_url.get_secret_value(), settings.management_url)
     return private(settings, kind=kind or settings.kind, data=data, say=say)

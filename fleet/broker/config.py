@@ -31,7 +31,6 @@ class Node:
     """A private node: its name and its ports, all on 127.0.0.1."""
 
     name: str
-    cookie: str
     amqp: int
     management: int
     prometheus: int
@@ -41,7 +40,7 @@ class Node:
     @classmethod
     def new(cls) -> Node:
         """A node that no other one is called like, on ports free now."""
-        return cls(f"fleet-{secrets.token_hex(4)}", secrets.token_hex(16), *ports.free(5))
+        return cls(f"fleet-{secrets.token_hex(4)}", *ports.free(5))
 
     @classmethod
     def of(cls, folder: Path) -> Node:
@@ -53,7 +52,7 @@ class Node:
         used = (old.amqp, old.management, old.prometheus, old.distribution, old.epmd)
         if all(ports.is_free(port) for port in used):
             return old
-        return cls(old.name, old.cookie, *ports.free(5))
+        return cls(old.name, *ports.free(5))
 
     def write(self, folder: Path) -> None:
         """Put every file that the node reads into `folder`."""
@@ -66,7 +65,11 @@ class Node:
         }
         for name, text in texts.items():
             (folder / name).write_text(text)
-        (folder / "node.json").chmod(0o600)
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(0o600)
+            cookie.write_text(secrets.token_hex(16))
+            cookie.chmod(0o400)
 
     def environment(self, folder: Path) -> dict[str, str]:
         """The variables that keep the node inside `folder` and its own ports."""
@@ -78,7 +81,6 @@ class Node:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_INETRC": str(folder / "inetrc"),
             "RABBITMQ_NODENAME": f"{self.name}@localhost",
-            "RABBITMQ_ERLANG_COOKIE": self.cookie,
             "RABBITMQ_DIST_PORT": str(self.distribution),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),

@@ -5,7 +5,6 @@ Run as a file, on the standard library alone, with one JSON argument:
 - `run`: commands started at once, in order; their process ids are printed as one JSON line.
 - `last`: commands run at the very end.
 - `remove`: a folder removed at the end, unless the owner wrote `keep` before it closed the pipe.
-- `grace`: seconds between the polite and the certain end of a command.
 
 The owner holds the other end of standard input. The kernel closes it even on kill -9, and that is
 why this is a pipe and not a signal handler.
@@ -24,6 +23,8 @@ from typing import Any
 
 CHILD = b"child"
 KEEP = b"keep"
+GRACE = 20.0  # seconds between the polite and the certain end of a command
+HURRIED = 2.0  # the same where its data is removed: clients know at once, the rest is flushing
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     children: list[subprocess.Popen[bytes]] = []
+    message = KEEP
     try:
         children.extend(map(start, order["run"]))
         sys.stdout.write(json.dumps([child.pid for child in children]) + "\n")
@@ -42,10 +44,11 @@ def main() -> None:
         watch(news, children)
         message = news.get()
     finally:
-        end(children, order["grace"])
+        remove = order["remove"] and message not in (CHILD, KEEP)
+        end(children, HURRIED if remove else GRACE)
         for argv in order["last"]:
             start(argv).wait()
-    if order["remove"] and message not in (CHILD, KEEP):
+    if remove:
         shutil.rmtree(order["remove"], ignore_errors=True)
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from fleet.broker import guard
 
-GRACE = 20.0
-PATIENCE = GRACE * 2 + 20.0
+PATIENCE = 90.0  # seconds for a guard to end everything
 
 
 class Guard:
@@ -36,7 +35,6 @@ class Guard:
             "run": [list(argv) for argv in run],
             "last": [list(argv) for argv in last],
             "remove": str(remove) if remove else None,
-            "grace": GRACE,
         }
         # -I -S: nothing of the environment's Python may keep the guard from starting.
         argv = [sys.executable, "-I", "-S", guard.__file__, json.dumps(order)]

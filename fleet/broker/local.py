@@ -33,13 +33,13 @@ class LocalBroker(RunningBroker):
         timeout: float = 90.0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._script = install.ensure(say)
-        self._erlang, self._epmd = install.find_erlang()
         self._timeout = timeout
         self._temporary = data is None
         self._folder = _folder(data)
         self._guard: Guard | None = None
         self._lock = _lock(self._folder)
+        self._script = install.ensure(say)
+        self._erlang, self._epmd = install.find_erlang()
         self._node = Node.of(self._folder)
         self.amqp_url = f"amqp://guest:guest@127.0.0.1:{self._node.amqp}/"
         self.management_url = f"http://127.0.0.1:{self._node.management}"
@@ -61,6 +61,7 @@ class LocalBroker(RunningBroker):
             self.version = await_ready(self.amqp_url, self.management(), self._timeout, guard.alive)
         except BrokerError as error:
             self._end(keep=True)
+            self._unlock()
             raise BrokerError(f"{error} Its logs are in {self._folder}.") from None
         except BaseException:
             self.stop()
@@ -73,9 +74,7 @@ class LocalBroker(RunningBroker):
         if self._temporary:
             # A killed node's guard was gone before it could be asked to do this.
             shutil.rmtree(self._folder, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._unlock()
 
     def kill(self) -> None:
         """SIGKILL the server; nothing is flushed."""
@@ -94,6 +93,11 @@ class LocalBroker(RunningBroker):
         if self._guard:
             self._guard.end(keep=keep)
             self._guard = None
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _environment(self) -> dict[str, str]:
         # Written from nothing: what is set for the machine's own RabbitMQ must not reach ours.

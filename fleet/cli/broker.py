@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import click
 
-from fleet.broker import BrokerSettings, RunningBroker, provide
+from fleet.broker import RunningBroker, provide
 from fleet.broker.handshake import Address
 from fleet.broker.settings import Kind
 
@@ -38,7 +38,7 @@ def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with provide(BrokerSettings(), kind=kind, data=data, say=_say) as broker:
+        with provide(kind=kind, data=data, say=_say) as broker:
             click.echo(_as_json(broker) if as_json else _as_text(broker))
             threading.Event().wait()
     except KeyboardInterrupt:
