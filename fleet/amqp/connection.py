@@ -14,7 +14,12 @@ from typing import Any, Final, Self
 import aiormq
 import structlog
 from aiormq.abc import AbstractConnection
-from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 from yarl import URL
 
 from fleet.core.backoff import backoff
@@ -64,6 +69,7 @@ class Link:
         self._current: AbstractConnection | None = None
         self._changed = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self._burials: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def __aenter__(self) -> Self:
@@ -100,7 +106,7 @@ class Link:
         self._stopped = True
         if self._supervisor is not None:
             self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            await asyncio.gather(self._supervisor, *self._burials, return_exceptions=True)
         if self._current is not None:
             await _close(self._current)
         self._offer(None)
@@ -146,10 +152,16 @@ class Link:
             log.warning("broker connection lost", link=self.name)
             if time.monotonic() - since > self._heartbeat_s:
                 delays = backoff(random.uniform, first=0.5, cap=30.0)
-            await _close(connection)
+            self._bury(connection)
             connection = await self._again(next(delays))
             self._offer(connection)
             log.info("broker connection back", link=self.name)
+
+    def _bury(self, connection: AbstractConnection) -> None:
+        # aiormq may take seconds to close what is dead; nobody waits for it.
+        burial = asyncio.create_task(_close(connection))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
 
     async def _again(self, delay: float) -> AbstractConnection:
         for later in backoff(random.uniform, first=max(delay, 0.5), cap=30.0):
@@ -203,7 +215,7 @@ def explain(url: str, error: BaseException) -> BrokerError:
         return BrokerError(
             f"{where} refuses user {address.user or 'guest'!r} and its password; correct AMQP_URL."
         )
-    if _code(error) == NOT_ALLOWED:
+    if _is_vhost(error):
         vhost = address.path.lstrip("/") or "/"
         return BrokerError(
             f"{where} has no virtual host {vhost!r} for this user; create it or correct AMQP_URL."
@@ -215,7 +227,7 @@ def is_final(error: BaseException) -> bool:
     """Whether trying again cannot help: a refused user or virtual host, or a bad certificate."""
     return (
         isinstance(error, BrokerError | ProbableAuthenticationError | AuthenticationError)
-        or _code(error) == NOT_ALLOWED
+        or _is_vhost(error)
         or isinstance(error.__cause__, ssl.SSLCertVerificationError)
     )
 
@@ -224,8 +236,11 @@ _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _NO_ADDRESS: Final = "AMQP_URL is no AMQP address; write amqp://user:password@host:5672/vhost."
 
 
-def _code(error: BaseException) -> object:
-    return error.args[0] if isinstance(error, AMQPError) and error.args else None
+def _is_vhost(error: BaseException) -> bool:
+    # aiormq 7.2 does not look into a close that comes instead of the answer to "open".
+    if isinstance(error, InvalidFrameError):
+        return "Connection.OpenOk" in str(error)
+    return isinstance(error, AMQPError) and NOT_ALLOWED in error.args[:1]
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,157 @@
+"""A link comes back from every loss, and says in one sentence why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from aiormq.abc import AbstractConnection
+
+from fleet.amqp.connection import Link
+from fleet.amqp.presence import require
+from fleet.core.errors import BrokerError, TopologyError
+
+DEADLINE_S = 30
+
+
+async def works(connection: AbstractConnection) -> bool:
+    """Whether the broker answers on this connection."""
+    channel = await connection.channel()
+    await channel.close()
+    return True
+
+
+async def test_comes_back_after_a_cut(proxy: Any):
+    """A cut line gives a new connection, and `on_connect` sees it before anybody else."""
+    seen: list[AbstractConnection] = []
+
+    async def look(connection: AbstractConnection) -> None:
+        seen.append(connection)
+
+    async with asyncio.timeout(DEADLINE_S), Link(proxy.url, "test", on_connect=look) as link:
+        first = await link.connection()
+        proxy.cut()
+        await link.lost(first)
+        second = await link.connection()
+        assert second is not first
+        assert await works(second)
+        assert seen == [first, second]
+
+
+async def test_comes_back_after_a_dead_line(proxy: Any):
+    """A peer that says nothing any more, with its socket open, is noticed by its heartbeat."""
+    async with asyncio.timeout(DEADLINE_S), Link(proxy.url, "test", heartbeat_s=1) as link:
+        first = await link.connection()
+        proxy.freeze()
+        await link.lost(first)
+        proxy.cut()
+        assert await works(await link.connection())
+
+
+async def test_comes_back_when_a_look_fails(proxy: Any):
+    """An `on_connect` that raises after a loss is tried again; nobody sees that connection."""
+    failures = iter([None, TopologyError("gone"), ValueError("odd"), None])
+
+    async def look(_: AbstractConnection) -> None:
+        if failure := next(failures):
+            raise failure
+
+    async with asyncio.timeout(DEADLINE_S), Link(proxy.url, "test", on_connect=look) as link:
+        first = await link.connection()
+        proxy.cut()
+        await link.lost(first)
+        assert await works(await link.connection())
+        assert next(failures, "spent") == "spent"
+
+
+async def test_a_stopped_link_gives_no_connection(amqp_url: str):
+    """After stop, who asks is told so at once."""
+    link = Link(amqp_url, "test")
+    await link.start()
+    await link.stop()
+    with pytest.raises(BrokerError, match="stopped"):
+        await link.connection()
+
+
+async def test_a_missing_exchange(amqp_url: str):
+    """A link that requires an exchange that is not there names it, and what to do."""
+    with pytest.raises(TopologyError, match=r"pf\.nowhere.*topology apply"):
+        await Link(amqp_url, "test", on_connect=require(["pf.nowhere"])).start()
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def fails(url: str) -> str:
+    """The sentence with which a first connection fails."""
+    with pytest.raises(BrokerError) as caught:
+        async with asyncio.timeout(DEADLINE_S):
+            await Link(url, "test", patience_s=0.1, timeout_s=1).start()
+    return str(caught.value)
+
+
+async def test_nobody_listens():
+    """A broker that is not there is named by its address, without the password."""
+    sentence = await fails(f"amqp://user:SECRET@127.0.0.1:{closed_port()}/")
+    assert "127.0.0.1" in sentence
+    assert "AMQP_URL" in sentence
+    assert "SECRET" not in sentence
+    assert "\n" not in sentence
+
+
+async def test_no_such_host():
+    """A name that does not resolve is named."""
+    assert "broker.invalid" in await fails("amqp://user:SECRET@broker.invalid/")
+
+
+async def test_a_listener_that_says_nothing():
+    """A port that accepts and never answers fails after its time."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert "no answer" in await fails(f"amqp://127.0.0.1:{port}/")
+
+
+async def test_a_listener_of_another_kind():
+    """A port that speaks something else is an error, not a crash."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert "127.0.0.1" in await fails(f"amqp://127.0.0.1:{port}/")
+
+
+async def test_a_wrong_password(amqp_url: str):
+    """A refused user is final at once, and the password is not repeated."""
+    host = amqp_url.rpartition("@")[2]
+    sentence = await fails(f"amqp://guest:SECRET@{host}")
+    assert "refuses user 'guest'" in sentence
+    assert "SECRET" not in sentence
+
+
+async def test_no_such_virtual_host(amqp_url: str):
+    """A virtual host that is not there is named."""
+    sentence = await fails(amqp_url.rpartition("/")[0] + "/nowhere")
+    assert "virtual host 'nowhere'" in sentence
+
+
+@pytest.mark.parametrize("url", ["", "http://host/", "amqp://", "amqp://h:0/", "amqp://[SECRET"])
+async def test_no_address(url: str):
+    """What is no AMQP address is said to be none."""
+    sentence = await fails(url)
+    assert "AMQP_URL is no AMQP address" in sentence
+    assert "SECRET" not in sentence
