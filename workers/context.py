@@ -29,13 +29,13 @@ class Effecting:
     `before` is the effect as it was before this attempt; None where this is the first.
     """
 
-    __slots__ = ("before", "error", "key", "result", "untouched")
+    __slots__ = ("before", "holder", "key", "result", "untouched")
 
-    def __init__(self, key: str, before: Effect | None) -> None:
+    def __init__(self, key: str, before: Effect | None, holder: str) -> None:
         self.key = key
+        self.holder = holder
         self.before = before
         self.result = ""
-        self.error = ""
         self.untouched = False
 
     def done(self, result: Any) -> None:

@@ -16,13 +16,13 @@ def outcome_of(effect: Effecting, decision: Decision) -> EffectResult:
     state: EffectState
     match decision:
         case Ack():
-            return EffectResult(effect.key, "done", result=effect.result)
+            return EffectResult(effect.key, "done", result=effect.result, holder=effect.holder)
         case Postpone():
-            return EffectResult(effect.key, "unknown" if effect.before else "reserved")
+            state, error = ("unknown" if effect.before else "reserved"), ""
         case Expire():
-            return EffectResult(effect.key, "failed", error=decision.reason)
+            state, error = "failed", decision.reason
         case Fail():
-            state = "failed" if effect.untouched else "unknown"
+            state, error = ("failed" if effect.untouched else "unknown"), decision.failure.message
         case _:
-            state = "reserved" if effect.untouched else "unknown"
-    return EffectResult(effect.key, state, error=decision.failure.message)
+            state, error = ("reserved" if effect.untouched else "unknown"), decision.failure.message
+    return EffectResult(effect.key, state, error=error, holder=effect.holder)

@@ -168,10 +168,12 @@ class Intake:
         claim = None
         if handler.key is not None and job.decision is None:
             job.held_until_ms = now_ms + int((handler.deadline + HOLD_MARGIN_S) * 1000)
+            # Two events of one key in one worker are two holders.
+            job.holder = f"{self._worker} {event.event_id}"
             claim = Claim(
                 key=handler.key(job.payload),
                 kind=event.type,
-                holder=self._worker,
+                holder=job.holder,
                 held_until_ms=job.held_until_ms,
                 detail=msgspec.json.encode(event.payload).decode(),
             )

@@ -31,6 +31,7 @@ class Job:
         "handler",
         "headers",
         "held_until_ms",
+        "holder",
         "key",
         "payload",
         "sequence",
@@ -48,6 +49,7 @@ class Job:
         self.standing: Standing = UNSEEN
         self.decision: Decision | None = None
         self.context: Context | None = None
+        self.holder = ""
         self.key = ""
         self.epoch = 0
         self.sequence = 0

@@ -83,7 +83,7 @@ def effecting(job: Job) -> Effecting | None:
     effect = job.standing.effect
     if effect is None:
         return None
-    return Effecting(effect.key, None if job.standing.fresh else effect)
+    return Effecting(effect.key, None if job.standing.fresh else effect, job.holder)
 
 
 async def _known(job: Job, handler: Handler, context: Context) -> Decision | None:

@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 _LIST = ", ".join(Entry.__struct_fields__)
 _PAGE = (
-    f"SELECT {_LIST} FROM journal WHERE service = ? AND event_id > ?"  # noqa: S608 - constants
+    f"SELECT {_LIST} FROM journal WHERE service = ? AND event_id > ?"
     " ORDER BY event_id LIMIT ?"
 )
 
@@ -74,4 +74,4 @@ def missed(tx: Tx, source: str | None = None) -> list[MissedRange]:
 def quarantined(tx: Tx, source: str | None = None) -> int:
     """How many frames of a source (or of any) could not be read."""
     where, params = (" WHERE source = ?", (source,)) if source is not None else ("", ())
-    return int(tx.query(f"SELECT count(*) FROM quarantined{where}", params)[0][0])  # noqa: S608
+    return int(tx.query(f"SELECT count(*) FROM quarantined{where}", params)[0][0])

@@ -17,7 +17,7 @@ _ANSWER = tuple(_NAMES.get(name, name) for name in _COLUMNS)
 _LOOKUP = f"{_SELECT} FROM rows CROSS JOIN effects WHERE effects.effect_key = rows.effect_key"
 # Attempts grow by one with each reservation: whoever lost a race changes no row.
 _RESERVE = (
-    f"INSERT INTO effects ({_LIST}) SELECT {_LIST} FROM rows WHERE true"  # noqa: S608 - constants
+    f"INSERT INTO effects ({_LIST}) SELECT {_LIST} FROM rows WHERE true"
     " ON CONFLICT (effect_key) DO UPDATE SET state = excluded.state, holder = excluded.holder,"
     " held_until_ms = excluded.held_until_ms, attempts = excluded.attempts,"
     " replay_count = excluded.replay_count, detail = excluded.detail, at_ms = excluded.at_ms,"

@@ -26,10 +26,10 @@ _COLUMNS = (
 )
 _KEY = ("service", "event_id")
 _LIST = ", ".join(_COLUMNS)
-_INSERT = f"INSERT INTO journal ({_LIST}) SELECT {_LIST} FROM rows"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO journal ({_LIST}) SELECT {_LIST} FROM rows"
 # A CROSS JOIN keeps SQLite from scanning the table and looking rows up in it.
 _SAME = "journal.service = rows.service AND journal.event_id = rows.event_id"
-_INSERT_NEW = f"{_INSERT} WHERE NOT EXISTS (SELECT 1 FROM rows CROSS JOIN journal WHERE {_SAME})"  # noqa: S608
+_INSERT_NEW = f"{_INSERT} WHERE NOT EXISTS (SELECT 1 FROM rows CROSS JOIN journal WHERE {_SAME})"
 # The guard repeats `counts_as_seen`: should a store ever let two writers in, the second one
 # changes fewer rows than it wrote and is rolled back.
 _UPSERT = (
@@ -40,7 +40,7 @@ _UPSERT = (
     " AND journal.replay_count < excluded.replay_count))"
 )
 _ROWS = (
-    "SELECT journal.service, journal.event_id, journal.outcome, journal.replay_count"  # noqa: S608
+    "SELECT journal.service, journal.event_id, journal.outcome, journal.replay_count"
     f" FROM rows CROSS JOIN journal WHERE {_SAME}"
 )
 

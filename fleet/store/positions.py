@@ -55,7 +55,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
 _COLUMNS = Position.__struct_fields__
 _LIST = ", ".join("position_key" if column == "key" else column for column in _COLUMNS)
-_SELECT = f"SELECT {_LIST} FROM positions"  # noqa: S608 - constants
+_SELECT = f"SELECT {_LIST} FROM positions"
 _LIVE = "state IN ('reserved', 'open', 'closing')"
 _MONEY = frozenset({"size", "leverage", "entry_price", "exit_price", "pnl"})
 
@@ -73,7 +73,7 @@ def reserve(tx: Tx, position: Position, max_open: int) -> Reserved | Refused:
     fresh = msgspec.structs.replace(position, state="reserved")
     tx.execute("DELETE FROM positions WHERE position_key = ?", (position.key,))
     marks = ", ".join("?" * len(_COLUMNS))
-    tx.execute(f"INSERT INTO positions ({_LIST}) VALUES ({marks})", _values(fresh))  # noqa: S608
+    tx.execute(f"INSERT INTO positions ({_LIST}) VALUES ({marks})", _values(fresh))
     return Reserved(fresh)
 
 
@@ -98,7 +98,7 @@ def closing(tx: Tx, key: str) -> bool:
 def closed(tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int) -> None:
     """It is over at the venue: its place is free, its key is spent. Twice is once."""
     tx.execute(
-        "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"  # noqa: S608
+        "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"
         f" WHERE position_key = ? AND {_LIVE}",
         (_text(pnl), _text(exit_price), now_ms, key),
     )

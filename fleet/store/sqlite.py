@@ -282,11 +282,11 @@ def _with_rows(columns: tuple[str, ...], sql: str) -> str:
 def _as_json(columns: tuple[str, ...], sql: str, answer: tuple[str, ...]) -> str:
     names = ", ".join(answer)
     return (
-        f"{_rows(columns)}, answer ({names}) AS ({sql})"  # noqa: S608 - constants of this package
+        f"{_rows(columns)}, answer ({names}) AS ({sql})"
         f" SELECT json_group_array(json_array({names})) FROM answer"
     )
 
 
 def _rows(columns: tuple[str, ...]) -> str:
     cells = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(columns)))
-    return f"WITH rows ({', '.join(columns)}) AS (SELECT {cells} FROM json_each(?))"  # noqa: S608
+    return f"WITH rows ({', '.join(columns)}) AS (SELECT {cells} FROM json_each(?))"
