@@ -151,7 +151,9 @@ class Sandbox:
 
     def _items(self) -> Iterator[Item]:
         seed = self.settings.seed
-        trades = self._tape.trades() if self._tape else made_up(seed, now_ms())
+        trades = (
+            self._tape.trades() if self._tape else made_up(seed, self.settings.start_ms or now_ms())
+        )
         script = Script(seed, self.settings.agent_id)
         items = market(islice(trades, self.settings.events))
         return weave(items, script, self.settings.script_every)

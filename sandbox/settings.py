@@ -59,6 +59,7 @@ class SandboxSettings(BaseSettings):
     speed: Annotated[Literal["max"] | float, BeforeValidator(_speed)] = 1.0
     events: Annotated[int, Field(ge=1)] | None = None
     seed: int = 1
+    start_ms: Annotated[int, Field(ge=1)] | None = None  # of the made-up market; None is now
     script_every: Annotated[int, Field(ge=0)] = 200
     wait: bool = False
     idempotency: bool = True

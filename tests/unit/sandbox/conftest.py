@@ -89,7 +89,9 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(**settings: Any) -> Client:
-            given = {"port": 0, "speed": "max", "events": 100, "script_every": 0, **settings}
+            # A hundred trades of the made-up market stay within its first minute: no candle.
+            plain = {"port": 0, "speed": "max", "events": 100, "script_every": 0}
+            given = {**plain, "start_ms": 1_700_000_040_000, **settings}
             sandbox = await stack.enter_async_context(Sandbox(SandboxSettings(**given)))
             return Client(sandbox, await stack.enter_async_context(aiohttp.ClientSession()))
 

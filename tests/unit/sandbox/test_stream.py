@@ -186,11 +186,11 @@ async def test_a_garbage_subscription_is_closed(start: Any, frame: str | bytes) 
 
 async def test_a_silent_client_is_dropped_and_a_ping_is_a_sign_of_life(start: Any) -> None:
     """Without a frame for the idle time the connection ends; pings alone keep it."""
-    client = await start(idle_seconds=0.3)
+    client = await start(idle_seconds=1.0)
     async with client.stream() as socket:
         await client.subscribe(socket)
         for _ in range(6):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
             await (await socket.ping())
         assert socket.state is websockets.State.OPEN
         assert await close_code(socket) == 4408
