@@ -116,6 +116,7 @@ class Intake:
                 job.decision = Fail(failure("data", "UnknownType", f"nobody handles {event.type}"))
             else:
                 job.payload = handler.read(event)
+                job.key = self._lane_key(event) if delivery.origin.is_lane else ""
                 job.decision = expiry(job, now_ms)
         except DataError as error:
             job.decision = Fail(describe(error))
@@ -123,6 +124,10 @@ class Intake:
             return self._hold_back(job, job.event, job.handler)
         self._finished(job)
         return None
+
+    def _lane_key(self, event: Event) -> str:
+        lanes = self._service.lanes
+        return str(event.payload.get(lanes.key, "")) if lanes else ""
 
     def _hold_back(self, job: Job, event: Event, handler: Handler) -> Job | None:
         if handler.effect == "pure":

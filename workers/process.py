@@ -48,6 +48,8 @@ async def process(job: Job, context: Context, call: Call) -> Decision:
 def judge(job: Job, now_ms: int) -> Decision | None:
     """The decision that the store's knowledge makes without the handler, if it does."""
     standing = job.standing
+    if standing.seen is not None:
+        return Ack(skipped=f"seen: {standing.seen}")
     effect = standing.effect
     if effect is None or standing.fresh:
         return None

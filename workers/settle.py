@@ -230,7 +230,9 @@ class Settler:
 
 
 def _is_journaled(job: Job) -> bool:
-    """Whether a row is owed: not for what is pure and done, nor for what nobody can name."""
+    """Whether a row is owed: not for what has one, is pure and done, or cannot be named."""
+    if job.standing.seen is not None:
+        return False
     if job.event is None:
         return bool(_claimed_id(job))
     if job.handler is None or job.handler.effect != "pure":
