@@ -18,12 +18,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from fleet.broker import BrokerSettings, Management, RunningBroker, provide
 from fleet.broker.choose import private
 from fleet.broker.given import GivenBroker
+from fleet.broker.running import await_ready
 from fleet.core.errors import BrokerError
 from fleet.settings import load
+
+# How fast this machine is today is no property of the code.
+hypothesis_settings.register_profile(
+    "fleet", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("fleet")
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("given", "docker", "local", "testcontainers")
@@ -35,23 +44,37 @@ class ContainerBroker(RunningBroker):
 
     kind = "testcontainers"
 
-    def __init__(self, image: str) -> None:
+    def __init__(self, image: str, timeout: float) -> None:
         # There is no clean-up container where no registry can be reached; `stop` does its work.
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
         with warnings.catch_warnings():
             # The library's own deprecations are not this project's to mend.
             warnings.simplefilter("ignore")
-            from testcontainers.rabbitmq import RabbitMqContainer  # noqa: PLC0415 - takes a second
+            from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - takes a second
 
             advanced = ROOT / "deploy/rabbitmq/advanced.config"
-            self._container = RabbitMqContainer(image).with_exposed_ports(15672)
+            self._container = DockerContainer(image).with_exposed_ports(5672, 15672)
             self._container.with_volume_mapping(str(advanced), "/etc/rabbitmq/advanced.config")
             self._container.start()
-            host = self._container.get_container_host_ip()
-            ports = [self._container.get_exposed_port(port) for port in (5672, 15672)]
-        self.amqp_url = f"amqp://guest:guest@{host}:{ports[0]}/"
-        self.management_url = f"http://{host}:{ports[1]}"
-        self.version = GivenBroker(self.amqp_url, self.management_url).version
+        try:
+            self._await(timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await(self, timeout: float) -> None:
+        """Its own module's readiness needs one more AMQP client; ours is a real handshake too."""
+        host = self._container.get_container_host_ip()
+        amqp, management = (self._container.get_exposed_port(port) for port in (5672, 15672))
+        self.amqp_url = f"amqp://guest:guest@{host}:{amqp}/"
+        self.management_url = f"http://{host}:{management}"
+        wrapped = self._container.get_wrapped_container()
+
+        def alive() -> bool:
+            wrapped.reload()
+            return bool(wrapped.status == "running")
+
+        self.version = await_ready(self.amqp_url, self.management(), timeout, alive)
 
     def stop(self) -> None:
         """Remove the container."""
@@ -118,7 +141,7 @@ class Shared:
 def _start(config: pytest.Config) -> RunningBroker:
     kind, settings = config.getoption("--broker"), _settings(config)
     if kind == "testcontainers":
-        return ContainerBroker(settings.image)
+        return ContainerBroker(settings.image, settings.start_timeout)
     if kind == "given" and settings.amqp_url is None:
         raise BrokerError("--broker given needs AMQP_URL.")
     if kind in ("docker", "local"):
