@@ -49,6 +49,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 _keys_written = re.compile(rb'"\s*:').findall
 _ENVELOPE_FIELDS: Final = len(Event.__struct_fields__)
 _FLAT_OBJECTS: Final = 2
+_NO_UNICODE: Final = "text is not valid Unicode"
 
 
 def read_event(raw: bytes | str, now_ms: int, *, payload: bool = True) -> Event:
@@ -73,25 +74,36 @@ def read_event(raw: bytes | str, now_ms: int, *, payload: bool = True) -> Event:
 
 
 def write_event(event: Event) -> bytes:
-    """The event as JSON; Decimals become numbers, digit for digit."""
-    return _encode(event)
+    """The event as JSON; Decimals become numbers, digit for digit.
+
+    Raises EnvelopeError where nobody could read it again: a handler's mistake is found where it
+    is made, not by every service that the event reaches.
+    """
+    try:
+        body = _encode(event)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EnvelopeError(_reason(error)) from None
+    read_event(body, event.ts, payload=False)
+    return body
 
 
 def _bytes(raw: bytes | str) -> bytes:
     try:
         body = raw.encode() if isinstance(raw, str) else raw
     except UnicodeEncodeError:
-        raise EnvelopeError("text is not valid Unicode") from None
+        raise EnvelopeError(_NO_UNICODE) from None
     if len(body) > MAX_BYTES:
         raise EnvelopeError(f"{len(body)} bytes are more than the {MAX_BYTES} allowed")
     return body
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "text is not UTF-8"
+    if isinstance(error, UnicodeError):
+        return _NO_UNICODE
     if isinstance(error, RecursionError):
         return f"nested deeper than {MAX_DEPTH} levels"
+    if isinstance(error, ArithmeticError):
+        return "a number is beyond all bounds"
     return str(error)[:200]
 
 

@@ -37,14 +37,14 @@ def describe(error: BaseException) -> Failure:
     return Failure(
         error_class=classify(error),
         error_type=kind,
-        message=redact(str(error) or kind)[:MAX_MESSAGE],
+        message=_message(_text(error) or kind),
         fingerprint=fingerprint(kind, _place(error.__traceback__)),
     )
 
 
 def failure(error_class: str, kind: str, message: str) -> Failure:
     """A failure that no exception stands for, such as a message that nobody handles."""
-    return Failure(error_class, kind, redact(message)[:MAX_MESSAGE], fingerprint(kind, ""))
+    return Failure(error_class, kind, _message(message), fingerprint(kind, ""))
 
 
 def classify(error: BaseException) -> str:
@@ -61,6 +61,18 @@ def classify(error: BaseException) -> str:
 def fingerprint(kind: str, place: str) -> str:
     """12 hex digits for a kind of error at a place."""
     return hashlib.sha256(f"{kind}@{place}".encode()).hexdigest()[:12]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot be shown is still a failure
+        return ""
+
+
+def _message(text: str) -> str:
+    """Safe for a header and a database: no secret, no lone surrogate, not long."""
+    return redact(text).encode("utf-8", "replace").decode()[:MAX_MESSAGE]
 
 
 def _place(traceback: TracebackType | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 _SECRETS = (
-    (re.compile(r"\b(pf|sk)_(live|test)_[A-Za-z0-9_\-]+"), r"\1_\2_***"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=\-]+"), r"\1 ***"),
-    (re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*(?=@)"), "***"),
+    (re.compile(r"(pf|sk)_(live|test)_[A-Za-z0-9_.\-]+"), r"\1_\2_***"),
+    (re.compile(r"(?i)(bearer|basic)\s+[A-Za-z0-9._~+/=\-]+"), r"\1 ***"),
+    # Up to the last @: a password may hold one.
+    (re.compile(r"(?<=://)[^\s/]+(?=@)"), "***"),
 )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from fleet.core.backoff import Uniform
 from fleet.core.decision import Decision, Fail, Postpone, Retry
-from fleet.core.errors import NotNowError, RetryableError
+from fleet.core.errors import NotNowError, PermanentError, RetryableError
 from fleet.core.failure import classify, describe
 
 _TRANSIENT = frozenset({"network", "state", "resource"})
@@ -18,13 +20,20 @@ class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `attempts` counts the first one too. The delay before attempt n+1 is drawn uniformly between 0
     and min(`cap`, `base`·2^(n-1)) seconds: full jitter, as in Marc Brooker, "Exponential Backoff
     And Jitter" (AWS, 2015). What is postponed longer than `max_age` seconds after its event's
-    `ts` fails.
+    `ts` fails. Raises ValueError for fewer attempts than one, or times that are none.
     """
 
     attempts: int = 4
     base: float = 2.0
     cap: float = 30.0
     max_age: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"a policy has at least 1 attempt, not {self.attempts}")
+        for name in ("base", "cap", "max_age"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is 0 or more seconds, not {getattr(self, name)}")
 
     def ceiling(self, attempt: int) -> float:
         """The longest delay in seconds after `attempt` (from 1)."""
@@ -37,12 +46,23 @@ class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if isinstance(error, NotNowError):
             if age > self.max_age:
                 return Fail(failure)
-            return Postpone(error.retry_after or uniform(0, self.cap), failure.message)
-        retryable = isinstance(error, RetryableError) or (classify(error) in _TRANSIENT)
-        if not retryable or attempt >= self.attempts:
+            return Postpone(_asked(error) or uniform(0, self.cap), failure.message)
+        if not _retryable(error) or attempt >= self.attempts:
             return Fail(failure)
-        asked = error.retry_after if isinstance(error, RetryableError) else None
-        return Retry(asked if asked is not None else uniform(0, self.ceiling(attempt)), failure)
+        asked = _asked(error)
+        return Retry(uniform(0, self.ceiling(attempt)) if asked is None else asked, failure)
+
+
+def _retryable(error: Exception) -> bool:
+    if isinstance(error, PermanentError):
+        return False
+    return isinstance(error, RetryableError) or classify(error) in _TRANSIENT
+
+
+def _asked(error: Exception) -> float | None:
+    """The delay that the other side asked for; what is no delay reads as none."""
+    asked = error.retry_after if isinstance(error, RetryableError) else None
+    return asked if asked is not None and 0 <= asked < math.inf else None
 
 
 NEVER = RetryPolicy(attempts=1)

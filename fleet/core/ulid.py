@@ -38,7 +38,10 @@ def make_ulid(ts_ms: int, entropy: bytes) -> str:
 
 
 def derived_ulid(ts_ms: int, key: str) -> str:
-    """The ULID of a time and the hash of a key: the same for the same arguments, always."""
+    """The ULID of a time and the hash of a key: the same for the same arguments, always.
+
+    Raises ValueError where the time does not fit, or the key is not valid Unicode.
+    """
     return make_ulid(ts_ms, hashlib.sha256(key.encode()).digest()[:ENTROPY_BYTES])
 
 
