@@ -1,0 +1,93 @@
+"""The service `trading.agent`: which event of the platform goes to which handler."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from agent import records
+from agent.desk import Desk, open_desk
+from agent.executor import on_order, on_unknown
+from agent.keys import trade_key
+from agent.momentum import Signal, Window
+from agent.risk import LONGEST_PAIR
+from agent.settings import AgentSettings, load_settings
+from fleet.core.decision import Ack, Decision
+from fleet.core.errors import DataError
+from fleet.core.payloads import MarketTick, OrderRequested
+from fleet.core.retry import RetryPolicy
+from topology.model import Lanes
+from workers.context import Context
+from workers.registry import Function, Service
+
+NAME: Final = "trading.agent"
+ORDER_DEADLINE_CALLS: Final = 4
+"""The most calls of the venue in one attempt: positions, close, positions, open."""
+
+_USELESS: Final = Ack(skipped="no price, or older than one before")
+_RECORDED: Final[tuple[tuple[str, Function], ...]] = (
+    ("wallet.balance_changed", records.on_balance),
+    ("wallet.low_balance", records.on_low_balance),
+    ("escrow.released", records.on_released),
+    ("escrow.disputed", records.on_disputed),
+    ("job.completed", records.on_completed),
+    ("job.failed", records.on_failed),
+    ("market.candle", records.on_candle),
+)
+
+
+def service(settings: AgentSettings | None = None) -> Service:
+    """The trading agent as a service; without `settings`, those of the environment.
+
+    Raises SettingsError where one is wrong. Agent and key are asked for when a worker starts.
+    """
+    settings = settings or load_settings()
+    made = Service(
+        NAME, lanes=Lanes(partitions=settings.partitions), lifespan=partial(open_desk, settings)
+    )
+    made.handler("market.tick", state=Window, max_age=settings.tick_max_age_s)(on_tick)
+    # No max_age: what became of an order that was sent is found out however old it is.
+    made.handler(
+        "order.requested",
+        effect="once",
+        key=_key,
+        unknown=on_unknown,
+        retry=RetryPolicy(attempts=4, base=2.0, cap=30.0),
+        deadline=ORDER_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
+    )(on_order)
+    for pattern, function in _RECORDED:
+        made.handler(pattern)(function)
+    return made
+
+
+def on_tick(ctx: Context, tick: MarketTick) -> Decision | None:
+    """Move the pair's window on; a signal becomes an order, to be carried out elsewhere."""
+    if not 0 < len(tick.pair) <= LONGEST_PAIR:
+        raise DataError(f"a pair of {len(tick.pair)} characters is no market")
+    desk: Desk = ctx.app
+    window, signal = desk.strategy.step(ctx.state, tick, ctx.event.ts)
+    if window is ctx.state:
+        return _USELESS
+    ctx.keep(window)
+    if signal is not None:
+        _order(ctx, desk, tick.pair, signal)
+    return None
+
+
+def _order(ctx: Context, desk: Desk, pair: str, signal: Signal) -> None:
+    key = trade_key(desk.agent, pair, signal.direction, signal.timestamp_ms)
+    order = OrderRequested(
+        pair=pair,
+        direction=signal.direction,
+        size_usdc=desk.settings.max_trade_usdc,
+        leverage=desk.settings.leverage,
+        timestamp_ms=signal.timestamp_ms,
+        key=key,
+        price=signal.price,
+        strategy=desk.strategy.name,
+    )
+    ctx.emit("order.requested", order, key=key)
+
+
+def _key(order: OrderRequested) -> str:
+    return order.key

@@ -1,0 +1,49 @@
+"""Effect keys: the same for the same intent, through redelivery, retry, edit and replay."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Final
+
+from fleet.core.errors import DataError
+from fleet.core.payloads import MONEY_LIMIT
+
+MINUTE_MS: Final = 60_000
+
+
+def trade_key(agent: str, pair: str, direction: str, ts_ms: int) -> str:
+    """The key of an order: one for each agent, pair, direction and minute of `ts_ms`; 32 digits."""
+    return _digest(f"trade:{agent}:{pair}:{direction}:{ts_ms // MINUTE_MS}")
+
+
+def close_key(position_id: str) -> str:
+    """The key of closing a position, by the venue's id of it; 32 hex digits."""
+    return _digest(f"close:{position_id}")
+
+
+def escrow_key(sender: str, recipient: str, amount: Decimal, job: str) -> str:
+    """The key of paying for a job: `escrow:{from}:{to}:{cents}:{job}`.
+
+    Raises DataError where the amount is not a positive number of whole cents, or where a colon
+    in a name would let two payments share a key.
+    """
+    if ":" in sender or ":" in recipient:
+        raise DataError("the name of an agent has a colon")
+    return f"escrow:{sender}:{recipient}:{_cents(amount)}:{job}"
+
+
+def _cents(amount: Decimal) -> int:
+    try:
+        with localcontext() as exact:
+            exact.prec = 40
+            usable = 0 < amount < MONEY_LIMIT and amount * 100 == int(amount * 100)
+    except InvalidOperation:  # NaN compares with nothing
+        usable = False
+    if not usable:
+        raise DataError("an escrow is a positive amount in whole cents")
+    return int(amount * 100)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,92 @@
+"""Momentum: what moved far enough over the last ticks is expected to move on. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from agent.keys import MINUTE_MS
+from fleet.core.events import MAX_AHEAD_MS
+from fleet.core.payloads import MarketTick
+
+Direction: TypeAlias = Literal["long", "short"]
+
+
+class Window(msgspec.Struct, frozen=True, gc=False):
+    """The last prices of a pair, oldest first, and the last minute signalled each way."""
+
+    prices: tuple[Decimal, ...] = ()
+    last_ms: int = 0
+    long_minute: int = -1
+    short_minute: int = -1
+
+
+class Signal(msgspec.Struct, frozen=True, gc=False):
+    """A reason to be long or short, at the time and price of the tick that gave it."""
+
+    direction: Direction
+    price: Decimal
+    timestamp_ms: int
+
+
+class Strategy(Protocol):
+    """Looks at one pair, tick by tick, and remembers nothing outside of its window."""
+
+    @property
+    def name(self) -> str:
+        """Stands in the orders that it asked for."""
+        ...
+
+    def step(
+        self, window: Window | None, tick: MarketTick, ts: int
+    ) -> tuple[Window | None, Signal | None]:
+        """The window after `tick`, and a signal where it gives one.
+
+        `ts` is when the event of the tick was made. A tick that is no use gives the same
+        window, and no signal.
+        """
+        ...
+
+
+class Momentum:
+    """Signals a move of more than `threshold` (a fraction) over a full window of `size` ticks.
+
+    Each direction is signalled once a minute, as an order key is. Prices that are no positive
+    number, older than the window's last or dated beyond the event's own time are no use.
+    """
+
+    name: Final = "momentum"
+
+    def __init__(self, size: int = 20, threshold: Decimal = Decimal("0.003")) -> None:
+        self._before = size - 1
+        self._up = 1 + threshold
+        self._down = 1 - threshold
+
+    def step(
+        self, window: Window | None, tick: MarketTick, ts: int
+    ) -> tuple[Window | None, Signal | None]:
+        """The window after `tick`, and a signal where the move is large enough."""
+        price, at_ms = tick.price, tick.timestamp_ms
+        old = window or _EMPTY
+        # A tick from the future would make every honest one after it look stale.
+        if at_ms < old.last_ms or at_ms > ts + MAX_AHEAD_MS or not _is_price(price):
+            return window, None
+        prices = (*old.prices[-self._before :], price)
+        long_minute, short_minute, signal = old.long_minute, old.short_minute, None
+        if len(prices) > self._before:
+            minute = at_ms // MINUTE_MS
+            if price > prices[0] * self._up and minute > long_minute:
+                long_minute, signal = minute, Signal("long", price, at_ms)
+            elif price < prices[0] * self._down and minute > short_minute:
+                short_minute, signal = minute, Signal("short", price, at_ms)
+        return Window(prices, at_ms, long_minute, short_minute), signal
+
+
+_EMPTY: Final = Window()
+
+
+def _is_price(price: Decimal) -> bool:
+    # NaN has no order: the first test keeps it away from the second.
+    return price.is_finite() and price > 0

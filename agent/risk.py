@@ -1,0 +1,47 @@
+"""Rules of the executor that need nobody: limits, and what is whose. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from agent.settings import AgentSettings
+from agent.wire import VenuePosition
+from fleet.core.payloads import OrderRequested
+
+LONGEST_PAIR: Final = 64
+LONGEST_KEY: Final = 128
+CLOCKS_APART_MS: Final = 60_000
+"""How far the venue's clock may be from ours."""
+
+
+def fault(order: OrderRequested, settings: AgentSettings) -> str | None:
+    """Why the limits forbid this order; None where they do not."""
+    if not 0 < len(order.pair) <= LONGEST_PAIR or not 0 < len(order.key) <= LONGEST_KEY:
+        return "an order needs a pair and a key, and short ones"
+    if order.size_usdc <= 0:
+        return f"size_usdc {order.size_usdc} is not above zero"
+    if order.size_usdc > settings.max_trade_usdc:
+        return f"size_usdc {order.size_usdc} is over {settings.max_trade_usdc} (MAX_TRADE_USDC)"
+    if not 1 <= order.leverage <= settings.leverage:
+        return f"leverage {order.leverage} is not 1 to {settings.leverage} (LEVERAGE)"
+    return None
+
+
+def find(
+    positions: Iterable[VenuePosition], order: OrderRequested, reserved_ms: int
+) -> VenuePosition | None:
+    """The open position that `order` made, if it made one.
+
+    Where the venue does not tell keys: one of its pair and direction, not older than the
+    reservation (our book holds that pair's only place, so it is nobody else's).
+    """
+    return next((one for one in positions if _is_made_by(one, order, reserved_ms)), None)
+
+
+def _is_made_by(position: VenuePosition, order: OrderRequested, reserved_ms: int) -> bool:
+    if position.idempotency_key is not None:
+        return position.idempotency_key == order.key
+    opened_ms = position.opened_at_ms
+    is_alike = position.pair == order.pair and position.direction == order.direction
+    return is_alike and (opened_ms is None or opened_ms >= reserved_ms - CLOCKS_APART_MS)

@@ -1,0 +1,189 @@
+"""The venue's REST API: every answer is a checked value, or an error that says what is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import aiohttp
+import msgspec
+
+from agent import wire
+from agent.keys import close_key
+from agent.wire import ClosedPosition, VenuePosition, VenuePositions
+from fleet.core.errors import ApiError, NetworkError, NotNowError, RefusedError
+from fleet.core.payloads import OrderRequested
+
+LARGEST_ANSWER: Final = 1 << 20
+CHUNK: Final = 1 << 16
+OPEN, CLOSE, POSITIONS = "/api/trade/open", "/api/trade/close", "/api/trade/positions"
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Opened(NamedTuple):
+    """A position under our key; `again`: the key was used before, and this is its result."""
+
+    position: VenuePosition
+    again: bool
+
+
+class Reply(NamedTuple):
+    """A status that is neither a refusal nor a failure, and its body."""
+
+    status: int
+    body: bytes
+
+
+class Venue:
+    """One session with the platform at `url`, as `agent`, with its `key`.
+
+    Every call raises NetworkError where there was no answer within `timeout_s` seconds or one
+    that cannot be read, ApiError for a server error (after either of them nobody knows whether a
+    POST was carried out), NotNowError where it was put off, RefusedError where it was refused.
+    """
+
+    def __init__(self, url: str, agent: str, key: str, *, timeout_s: float = 8.0) -> None:
+        self._url = url
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._headers = {
+            "Authorization": f"Bearer {key}",
+            "X-Agent-Id": agent,
+            "Content-Type": "application/json",
+            # A packed answer could unfold far beyond the bound on its size.
+            "Accept-Encoding": "identity",
+        }
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def positions(self) -> tuple[VenuePosition, ...]:
+        """All positions that are open at the venue now."""
+        reply = await self._call("GET", POSITIONS)
+        return wire.read(reply.body, VenuePositions, POSITIONS).positions
+
+    async def open(self, order: OrderRequested) -> Opened:
+        """Open a position under the order's key, or what was opened under that key before.
+
+        Raises RefusedError, too, where the key was used for another pair or direction.
+        """
+        request: dict[str, str | Decimal] = {
+            "pair": order.pair,
+            "direction": order.direction,
+            "size_usdc": order.size_usdc,
+            "leverage": order.leverage,
+            "idempotency_key": order.key,
+        }
+        reply = await self._call("POST", OPEN, request)
+        again = reply.status == HTTPStatus.CONFLICT
+        body = wire.original(reply.body, OPEN) if again else reply.body
+        position = wire.read(body, VenuePosition, OPEN)
+        if not _is_of(position, order):
+            if again:
+                raise RefusedError(f"key {order.key} was used for another order")
+            raise NetworkError(f"the answer to {OPEN} is about another order")
+        return Opened(position, again)
+
+    async def close(self, position_id: str) -> ClosedPosition | None:
+        """Close a position, once: what that gained, now or before. None: no such position."""
+        request = {"position_id": position_id}
+        keyed = {"Idempotency-Key": close_key(position_id)}
+        reply = await self._call("POST", CLOSE, request, keyed, answers=_CLOSE_ANSWERS)
+        if reply.status == HTTPStatus.NOT_FOUND:
+            return None
+        again = reply.status == HTTPStatus.CONFLICT
+        body = wire.original(reply.body, CLOSE) if again else reply.body
+        closed = wire.read(body, ClosedPosition, CLOSE)
+        if closed.position_id not in (None, position_id):
+            raise NetworkError(f"the answer to {CLOSE} is about another position")
+        return closed
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, str | Decimal] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        answers: frozenset[int] = frozenset({HTTPStatus.CONFLICT}),
+    ) -> Reply:
+        """The answer where it is a success or one of `answers`."""
+        if self._session is None:
+            raise NetworkError("the session with the venue is not open")
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=None if body is None else _encode(body),
+                headers=headers,
+                allow_redirects=False,
+            ) as response:
+                said = await _bounded(response)
+        # Neither the error's text nor its cause: a header with the key hangs on some of them.
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise NetworkError(f"no answer to {path}: {type(error).__name__}") from None
+        if response.ok and response.status < HTTPStatus.MULTIPLE_CHOICES:
+            return Reply(response.status, said)
+        if response.status in answers:
+            return Reply(response.status, said)
+        raise _refusal(path, response.status, said, response.headers.get("Retry-After"))
+
+
+_CLOSE_ANSWERS: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND})
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_chunked(CHUNK):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            response.close()
+            raise ValueError("too large")
+    return b"".join(parts)
+
+
+def _is_of(position: VenuePosition, order: OrderRequested) -> bool:
+    return position.pair in ("", order.pair) and position.direction in ("", order.direction)
+
+
+def _refusal(path: str, status: int, body: bytes, wait: str | None) -> Exception:
+    """The error for a status that is no success."""
+    text = f"{path} answered {status}{_reason(body)}"
+    seconds = wire.retry_after(wait, time.time())
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return NotNowError(text, retry_after=seconds)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+        return ApiError(text, retry_after=seconds)
+    return RefusedError(text)
+
+
+def _reason(body: bytes) -> str:
+    """What the venue says about it, for a person; "" where that cannot be read."""
+    try:
+        said: Any = msgspec.json.decode(body[:4096])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    error = said.get("error") if isinstance(said, dict) else None
+    return f": {error[:200]}" if isinstance(error, str) else ""

@@ -1,0 +1,94 @@
+"""The real store, the real stand-in of the platform, and a desk between them."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.desk import Desk, open_desk
+from agent.settings import AgentSettings
+from fleet.store import Store, open_store
+from sandbox.server import Sandbox
+from sandbox.settings import SandboxSettings
+from workers.context import Startup
+
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "DOT/USDT")
+RUNNER = Path(__file__).with_name("runner.py")
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def floor() -> SimpleNamespace:
+    """What `runner.py` defines: test folders are no packages."""
+    return SimpleNamespace(**runpy.run_path(str(RUNNER)), PAIRS=PAIRS, PATH=RUNNER)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test."""
+    names = ("PF_", "SANDBOX_", "MOMENTUM_", "MAX_", "LEVERAGE", "TICK_", "ORDER_")
+    for name in [name for name in os.environ if name.startswith(names)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """A store of this test's own."""
+    return f"sqlite:///{tmp_path / 'fleet.db'}"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An open, empty store."""
+    opened = open_store(store_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    """One trade of every pair, so that each has a price."""
+    path = tmp_path / "tape.csv"
+    lines = [f"{1_700_000_000_000 + n},{pair},{100 + n},1" for n, pair in enumerate(PAIRS)]
+    path.write_text("\n".join(["ts_ms,pair,price,qty", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+async def sandbox(tape: Path) -> AsyncIterator[Start]:
+    """Start a stand-in with these settings; every pair has a price once it is there."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**given: Any) -> Sandbox:
+            plain = {"port": 0, "speed": "max", "script_every": 0, "trades": tape}
+            running = await stack.enter_async_context(Sandbox(SandboxSettings(**plain, **given)))
+            await running._playing
+            return running
+
+        yield start
+
+
+@pytest.fixture
+async def desk(store: Store) -> AsyncIterator[Start]:
+    """Open a desk at a stand-in, with the agent's settings changed as told."""
+    async with AsyncExitStack() as stack:
+
+        async def start(url: str, **given: Any) -> Desk:
+            plain = {
+                "agent_id": "pf_agent_sandbox",
+                "agent_key": "pf_live_sandbox",
+                "api_timeout_s": 5,
+            }
+            settings = AgentSettings(api_url=url, **{**plain, **given})
+            return await stack.enter_async_context(open_desk(settings, Startup(store, "worker-1")))
+
+        yield start
