@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -51,11 +53,15 @@ def management_url(amqp_url: str, given: str | None) -> str | None:
 
 
 async def look(url: str, vhost: str, *, timeout_s: float = 10.0) -> Broker:
-    """Read the whole layout of a virtual host; raises BrokerError where it cannot be read."""
+    """Read the whole layout of a virtual host as the user in `url`.
+
+    Raises BrokerError where it cannot be read.
+    """
     address = _parse(url)
-    auth = aiohttp.BasicAuth(address.user or "guest", address.password or "guest")
+    secret = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
+    headers = {"Authorization": f"Basic {secret}"}
     timeout = aiohttp.ClientTimeout(total=timeout_s)
-    async with aiohttp.ClientSession(auth=auth, timeout=timeout) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         base = address.with_user(None)
         exchanges = await _get(session, base, "exchanges", vhost)
         # Without statistics the answer is read afresh, not from a cache some seconds old.
@@ -67,10 +73,10 @@ async def _get(
     session: aiohttp.ClientSession, base: URL, what: str, vhost: str, **query: str
 ) -> tuple[Found, ...]:
     where = f"The management API at {base.host}:{base.port}"
-    path = f"{base.raw_path.rstrip('/')}/api/{what}/{_quoted(vhost)}"
+    path = f"{base.raw_path.rstrip('/')}/api/{what}/{quote(vhost, safe='')}"
     address = base.with_path(path, encoded=True).with_query(query)
     try:
-        async with session.get(address) as answer:
+        async with session.get(address, allow_redirects=False) as answer:
             if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
                 trouble = _ANSWERS.get(answer.status, f"answers {answer.status}")
                 raise BrokerError(f"{where} {trouble}; correct MANAGEMENT_URL or AMQP_URL.")
@@ -84,10 +90,6 @@ def _objects(answer: Any) -> tuple[Found, ...]:
     if not isinstance(answer, list) or not all(isinstance(each, dict) for each in answer):
         raise ValueError("no list of objects")
     return tuple(answer)
-
-
-def _quoted(vhost: str) -> str:
-    return URL.build(path=vhost.replace("%", "%25")).raw_path.replace("/", "%2F")
 
 
 def _parse(url: str) -> URL:
