@@ -52,12 +52,15 @@ async def run(options: Options) -> dict[str, Any]:
     service = _service(options.effect)
     async with _laid_out(service, options) as store:
         await _fill(options, names.work_queue(service.name))
+        cpu = time.process_time()
         seconds = await _work(service, options, store)
+        cpu = time.process_time() - cpu
         figures: dict[str, Any] = {
             "events": options.events,
             "effect": options.effect,
             "queue_type": options.queue_type,
             "events_per_second": round(options.events / seconds),
+            "cpu_us_per_event": round(cpu / options.events * 1e6, 1),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         if options.bare:

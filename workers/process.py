@@ -17,6 +17,8 @@ from workers.middleware import Call
 from workers.registry import Handler, Result
 
 DONE = Ack()
+MIN_WAIT_S, MAX_WAIT_S = 0.25, 1.0
+"""How long to wait for an effect in other hands: they mostly finish long before their hold ends."""
 
 
 async def process(job: Job, context: Context, call: Call) -> Decision:
@@ -54,7 +56,8 @@ def judge(job: Job, now_ms: int) -> Decision | None:
     if effect is None or standing.fresh:
         return None
     if standing.held:
-        return Postpone(max(0.25, (effect.held_until_ms - now_ms) / 1000), "in other hands")
+        left = (effect.held_until_ms - now_ms) / 1000
+        return Postpone(max(MIN_WAIT_S, min(left, MAX_WAIT_S)), "in other hands")
     if effect.state in {"done", "failed"}:
         return Ack(skipped=f"effect {effect.key} is {effect.state} already")
     return None
