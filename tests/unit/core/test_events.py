@@ -6,7 +6,6 @@ import json
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,12 +21,12 @@ from fleet.core.events import (
     read_event,
     write_event,
 )
-from fleet.core.payloads import KNOWN, MONEY_LIMIT
+from fleet.core.payloads import KNOWN
 from fleet.core.ulid import is_ulid, make_ulid
 
 NOW = 1_800_000_000_000
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-TICK = '{"pair":"BTC/USDT","price":%s,"timestamp_ms":1800000000000}'
+TICK = '{"pair":"BTC/USDT","price":1.5,"timestamp_ms":1800000000000}'
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 numbers = st.integers(-(10**30), 10**30) | st.decimals(allow_nan=False, allow_infinity=False)
@@ -110,7 +109,7 @@ def test_any_value_in_any_field(field: str, value: Any):
 @given(st.binary(max_size=6), st.data())
 def test_a_good_event_with_damage(damage: bytes, data: st.DataObject):
     """An event damaged anywhere is right or refused."""
-    good = envelope(TICK % "1.5", type='"market.tick"').encode()
+    good = envelope(TICK, type='"market.tick"').encode()
     start = data.draw(st.integers(0, len(good)))
     end = data.draw(st.integers(start, min(start + 8, len(good))))
     reads_or_refuses(good[:start] + damage + good[end:])
@@ -208,7 +207,6 @@ def test_numbers_that_are_none(number: str):
         envelope('{"a":"é"}').encode("latin-1"),
         envelope('{"a":"\ud800"}'),
         envelope('{"a":"\\ud800"}'),
-        envelope('{"a":"\\udc00\\ud800"}'),
         envelope('{"\\ud800":1}'),
         envelope() + envelope(),
         envelope()[:-1],
@@ -229,15 +227,12 @@ def test_text_that_is_none(raw: bytes | str):
         ("type", '"market.*"'),
         ("type", '"market.tick\\n"'),
         ("type", '"märkte.tick"'),
-        ("type", '" market.tick"'),
         ("type", json.dumps("a." + "b" * 298)),
-        ("type", "null"),
         ("eventId", '"01ARZ3NDEKTSV4RRFFQ69G5FA"'),
         ("eventId", '"01arz3ndektsv4rrffq69g5fav"'),
         ("eventId", '"81ARZ3NDEKTSV4RRFFQ69G5FAV"'),
         ("eventId", '"01ARZ3NDEKTSV4RRFFQ69G5FAI"'),
         ("eventId", f'"{ID}\\n"'),
-        ("eventId", '""'),
         ("eventId", "1"),
         ("agentId", '""'),
         ("agentId", '"a b"'),
@@ -251,7 +246,6 @@ def test_text_that_is_none(raw: bytes | str):
         ("ts", f'"{NOW}"'),
         ("ts", f"{NOW}.0"),
         ("ts", "true"),
-        ("ts", "-1"),
         ("ts", "1e12"),
     ],
 )
@@ -279,68 +273,6 @@ def test_the_limit_of_size():
     filler = "x" * (MAX_BYTES - len(envelope('{"a":""}')))
     assert read_event(envelope(f'{{"a":"{filler}"}}'), NOW).payload == {"a": filler}
     assert str(MAX_BYTES) in refused(envelope(f'{{"a":"{filler}x"}}'))
-
-
-GOOD: dict[str, dict[str, Any]] = {
-    "market.tick": {"pair": "BTC/USDT", "price": 1, "timestamp_ms": 5},
-    "market.candle": dict.fromkeys(["open", "high", "low", "close", "volume"], 1) | {"pair": "B"},
-    "wallet.balance_changed": {"new_balance_usdc": 1},
-    "wallet.low_balance": {"balance_usdc": 1, "threshold_usdc": 2},
-    "escrow.released": {"escrow_id": "e", "amount_usdc": 1},
-    "escrow.disputed": {"escrow_id": "e", "amount_usdc": 1},
-    "job.completed": {"job_id": "j"},
-    "job.failed": {"job_id": "j"},
-    "order.requested": {
-        "pair": "B",
-        "direction": "long",
-        "size_usdc": 1,
-        "leverage": 3,
-        "timestamp_ms": 5,
-        "key": "k",
-    },
-}
-
-
-def test_each_known_type_has_an_example():
-    """The examples below cover every documented type."""
-    assert GOOD.keys() == KNOWN.keys()
-
-
-@pytest.mark.parametrize("event_type", GOOD)
-def test_known_types(event_type: str):
-    """A documented type is typed: unknown fields are kept, a missing or wrong one is refused."""
-    good = GOOD[event_type]
-    kind = json.dumps(event_type)
-    event = read_event(envelope(json.dumps({**good, "new_field": [1]}), type=kind), NOW)
-    assert event.payload["new_field"] == [1]
-    assert isinstance(msgspec.convert(event.payload, KNOWN[event_type]), KNOWN[event_type])
-    for name in good:
-        less = {key: value for key, value in good.items() if key != name}
-        refused(envelope(json.dumps(less), type=kind))
-        refused(envelope(json.dumps({**good, name: [good[name]]}), type=kind))
-
-
-@pytest.mark.parametrize(
-    "price", ["1e15", "-1e15", "1e400", "1e-19", "1e999999999", '"NaN"', '"-Infinity"', "true"]
-)
-def test_money_out_of_bounds(price: str):
-    """A price of 10^15 or more, finer than 18 places, or none at all is refused."""
-    refused(envelope(TICK % price, type='"market.tick"'))
-
-
-@given(st.decimals(-MONEY_LIMIT + 1, MONEY_LIMIT - 1, places=18))
-def test_money_in_bounds(price: Decimal):
-    """Every amount below 10^15 with up to 18 places is taken as it is."""
-    event = read_event(envelope(TICK % f"{price:f}", type='"market.tick"'), NOW)
-    tick = msgspec.convert(event.payload, KNOWN["market.tick"])
-    assert tick.price == price  # type: ignore[attr-defined] # KNOWN gives the common base
-
-
-def test_a_reader_without_payloads():
-    """Without `payload` a documented type's fields are left to whoever handles it."""
-    raw = envelope('{"odd":true}', type='"market.tick"')
-    refused(raw)
-    assert read_event(raw, NOW, payload=False).payload == {"odd": True}
 
 
 @pytest.mark.parametrize(
