@@ -33,7 +33,7 @@ FLOORS: Mapping[str, int] = {
     "fleet.demo": 4,
 }
 IMPURE = frozenset(
-    [
+    {
         "aiohttp",
         "asyncio",
         "concurrent",
@@ -54,7 +54,7 @@ IMPURE = frozenset(
         "uuid",
         "uvloop",
         "websockets",
-    ]
+    }
 )
 AMQP = frozenset({"aio_pika", "aiormq", "pamqp"})
 AMQP_ELSEWHERE: Mapping[str, frozenset[str]] = {
