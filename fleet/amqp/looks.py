@@ -1,0 +1,123 @@
+"""Looks at queues and leaves them as they are: how much is in them, and what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+import aiormq
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+
+from fleet.amqp.connection import LOSSES, explain, parse, reraise_own_cancellation
+
+TIMEOUT_S: Final = 10.0
+IDLE_S: Final = 0.5
+MOST: Final = 65_535
+"""The largest prefetch that AMQP can say."""
+
+
+class Depth(NamedTuple):
+    """What is in a queue: messages that nobody holds, and consumers that may hold others."""
+
+    ready: int
+    consumers: int
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[AbstractConnection]:
+    """A connection for a few looks. Raises BrokerError where there is none to be had."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            connection = await aiormq.connect(parse(url))
+    except (AMQPError, OSError, RuntimeError, ValueError) as error:
+        raise explain(url, error) from None
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+class Looks:
+    """Looks at the queues of one virtual host, one look at a time."""
+
+    def __init__(self, url: str, connection: AbstractConnection) -> None:
+        self._url = url
+        self._connection = connection
+        self._opened: AbstractChannel | None = None
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, Depth]:
+        """What is in each of these queues; those that are not there are left out."""
+        found = {}
+        try:
+            for queue in queues:
+                depth = await self._depth(queue)
+                if depth is not None:
+                    found[queue] = depth
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            raise explain(self._url, error) from None
+        return found
+
+    async def browse(self, queue: str) -> list[DeliveredMessage]:
+        """Every message that nobody holds now, in order; each goes back to its place.
+
+        Up to RabbitMQ 4.2 a look counts as a delivery, so only queues that are made for it
+        (failed, unrouted, quarantine) should be looked into.
+        """
+        seen: list[DeliveredMessage] = []
+        holding: list[AbstractChannel] = []
+        try:
+            while more := await self._hold(queue, holding):
+                seen += more
+            for channel in reversed(holding):
+                await channel.basic_nack(0, multiple=True, requeue=True)
+                await channel.close()
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            raise explain(self._url, error) from None
+        return seen
+
+    async def _hold(self, queue: str, holding: list[AbstractChannel]) -> list[DeliveredMessage]:
+        depth = await self._depth(queue)
+        if depth is None or not depth.ready:
+            return []
+        channel = await self._connection.channel(publisher_confirms=False)
+        holding.append(channel)
+        got: list[DeliveredMessage] = []
+        news = asyncio.Event()
+
+        async def take(message: DeliveredMessage) -> None:
+            got.append(message)
+            news.set()
+
+        await channel.basic_qos(prefetch_count=min(depth.ready, MOST))
+        answer = await channel.basic_consume(queue, take)
+        while len(got) < min(depth.ready, MOST):
+            news.clear()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await news.wait()
+            except TimeoutError:
+                break
+        await channel.basic_cancel(answer.consumer_tag or "")
+        return got
+
+    async def _depth(self, queue: str) -> Depth | None:
+        if self._opened is None or self._opened.is_closed:
+            self._opened = await self._connection.channel(publisher_confirms=False)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                declared = await self._opened.queue_declare(queue, passive=True)
+        except ChannelNotFoundEntity:
+            return None
+        return Depth(declared.message_count or 0, declared.consumer_count or 0)
+
+
+@asynccontextmanager
+async def open_looks(url: str) -> AsyncIterator[Looks]:
+    """Something to look at queues with. Raises BrokerError."""
+    async with connected(url) as connection:
+        yield Looks(url, connection)

@@ -1,0 +1,182 @@
+"""`fleet audit`: reckons every event of a fleet, running or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from fleet.amqp.connection import parse
+from fleet.audit.auditor import Auditor, Findings, Subject
+from fleet.audit.ids import unpack
+from fleet.audit.reckoning import Kind, Tally
+from fleet.broker import Management
+from fleet.cli.load import load_service
+from fleet.core.errors import BrokerError
+from fleet.settings import load
+from fleet.store import StoreSettings, open_store
+from topology.management import management_url
+from topology.model import ServiceLayout
+from topology.patterns import matches
+from topology.settings import TopologySettings
+from workers.registry import Service
+
+NAMED: Final = 20
+PATIENCE_S: Final = 6.0
+"""Longer than the management API's figures lag."""
+CLASSES: Final = ("done", "skipped", "expired", "failed", "waiting", "unrouted", "unaccounted")
+ROADS: Final = ("published", "shed", "quarantined", "missed", "unaccounted")
+
+
+@click.command()
+@click.option(
+    "--handlers",
+    default="agent.handlers:service",
+    show_default=True,
+    metavar="MODULE:NAME[,…]",
+    help="The services to audit.",
+)
+@click.option("--witness", metavar="URL", help="A stand-in platform whose ledger is to agree.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def command(ctx: click.Context, handlers: str, witness: str | None, *, as_json: bool) -> None:
+    """Reckon every event: published, shed, missed; done, failed, waiting; and name what is lost.
+
+    Reads the log, the journal and the queues at AMQP_URL and STORE_URL; changes nothing.
+    Exit code 0 only if nothing is unaccounted and nothing was done twice, else 1.
+    """
+    subjects = [subject(each) for each in handlers.split(",")]
+    findings = asyncio.run(_audit(subjects, witness))
+    if as_json:
+        click.echo(json.dumps(report(findings)))
+    else:
+        show(findings, Console())
+    ctx.exit(0 if findings.is_clean else 1)
+
+
+def subject(text: str) -> Subject:
+    """The service at `module:name` as an audit sees it. Raises SettingsError."""
+    service = load_service(text)
+    layout = service.layout()
+    return Subject(layout, _kinds(service, layout))
+
+
+def _kinds(service: object, layout: ServiceLayout) -> Callable[[str], Kind]:
+    def kind(event_type: str) -> Kind:
+        if not any(matches(pattern, event_type) for pattern in layout.fed):
+            return ""
+        handler = service.find(event_type) if isinstance(service, Service) else None
+        return "pure" if handler is not None and handler.effect == "pure" else "journaled"
+
+    return kind
+
+
+async def _audit(subjects: Sequence[Subject], witness: str | None) -> Findings:
+    settings = load(TopologySettings)
+    store = open_store(load(StoreSettings).url)
+    await store.open()
+    try:
+        unacked = _unacked(settings)
+        async with Auditor(
+            settings.amqp_url, store, subjects, unacked=unacked, witness=witness
+        ) as auditor:
+            return await auditor.patient(PATIENCE_S)
+    finally:
+        await store.close()
+
+
+def _unacked(settings: TopologySettings) -> Callable[[Sequence[str]], int | None]:
+    """Asks the management API, where there is one, what consumers have in their hands."""
+    url = management_url(settings.amqp_url, settings.management_url)
+    vhost = parse(settings.amqp_url).path[1:] or "/"
+
+    def unacked(queues: Sequence[str]) -> int | None:
+        if url is None:
+            return None
+        try:
+            found = Management(url, settings.amqp_url).queues(vhost)
+        except BrokerError:
+            return None
+        ours = set(queues)
+        return sum(int(q.get("messages_unacknowledged", 0)) for q in found if q.get("name") in ours)
+
+    return unacked
+
+
+def report(findings: Findings) -> dict[str, Any]:
+    """Everything, with every unaccounted id."""
+    reckoning, books = findings.reckoning, findings.books
+    return {
+        "emitted": reckoning.emitted,
+        **{road: reckoning.roads[road] for road in ROADS[:-1]},
+        **_tally(reckoning.fleet),
+        "unaccounted": [unpack(event) for event in reckoning.unaccounted],
+        "unreadable": findings.unreadable,
+        "doubled": findings.doubled,
+        "services": [
+            {
+                "name": name,
+                "published": tally.published,
+                **_tally(tally),
+                "shed": tally.counts["shed"],
+                "by_count": tally.by_count,
+                "unaccounted": [unpack(event) for event in tally.unaccounted],
+            }
+            for name, tally in reckoning.services.items()
+        ],
+        "missed_ranges": [
+            {"after": after, "before": before, "events": count}
+            for after, before, count in books.missed
+        ],
+        "effects": books.effects,
+        "positions": books.positions,
+        "queues": {queue: depth.ready for queue, depth in findings.depths.items() if depth.ready},
+    }
+
+
+def _tally(tally: Tally) -> dict[str, int]:
+    return {each: tally.counts[each] for each in CLASSES[:-1]}
+
+
+def show(findings: Findings, console: Console) -> None:
+    """The same for a person."""
+    reckoning, books = findings.reckoning, findings.books
+    console.print(_roads(findings))
+    console.print(_services(findings))
+    for name, tally in reckoning.services.items():
+        if tally.by_count:
+            console.print(f"{name}: {tally.by_count:,} done are known by count: pure, no journal.")
+    for after, before, count in books.missed:
+        known = "an unknown number of" if count is None else f"{count:,}"
+        console.print(f"missed: {known} events after {after or 'the start'} and before {before}")
+    for title, counts in (("effects", books.effects), ("positions", books.positions)):
+        if counts:
+            console.print(f"{title}: " + ", ".join(f"{n:,} {state}" for state, n in counts.items()))
+    if findings.doubled:
+        console.print(f"done twice at the venue: {findings.doubled:,}")
+    if findings.unreadable:
+        console.print(f"without a readable id in the log: {findings.unreadable:,}")
+    for event in reckoning.unaccounted[:NAMED]:
+        console.print(f"unaccounted: {unpack(event)}")
+    if len(reckoning.unaccounted) > NAMED:
+        console.print(f"… and {len(reckoning.unaccounted) - NAMED:,} more: see --json")
+
+
+def _roads(findings: Findings) -> Table:
+    table = Table("emitted", *ROADS, title="How events left their source")
+    roads = findings.reckoning.roads
+    table.add_row(f"{findings.reckoning.emitted:,}", *(f"{roads[road]:,}" for road in ROADS))
+    return table
+
+
+def _services(findings: Findings) -> Table:
+    table = Table("service", "published", *CLASSES, title="What became of them")
+    for name, tally in findings.reckoning.services.items():
+        figures = (f"{tally.counts[each]:,}" for each in CLASSES)
+        table.add_row(name, f"{tally.published:,}", *figures)
+    return table

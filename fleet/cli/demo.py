@@ -1,0 +1,138 @@
+"""`fleet demo`: the whole fleet at work on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import tempfile
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import click
+import uvloop
+from rich.console import Console
+
+from fleet.broker import BrokerSettings, provide
+from fleet.cli.audit import subject
+from fleet.core.errors import FleetError, OperatorError
+from fleet.demo.options import SPEED, Options
+from fleet.demo.place import place
+from fleet.demo.progress import Show
+from fleet.demo.story import Demo, Ending
+from fleet.demo.summary import figures, table, tell_missing
+from fleet.settings import load
+
+INTERRUPTED: Final = 130
+STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def _threshold(_ctx: click.Context, _option: click.Parameter, text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        threshold = Decimal(text)
+    except InvalidOperation:
+        threshold = Decimal(0)
+    if not 0 < threshold < 1:
+        raise click.BadParameter(f"{text!r} is no fraction between 0 and 1, like 0.003.")
+    return threshold
+
+
+def _speed(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
+    try:
+        speed = float(text) if text != "max" else 1.0
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise click.BadParameter(f"{text!r} is neither a number above 0 nor max.")
+    return text
+
+
+@click.command()
+@click.option(
+    "--trades",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Play this tape (csv or csv.gz: ts_ms,pair,price,qty) instead of a made-up market.",
+)
+@click.option(
+    "--speed", default=SPEED, show_default=True, help="Times as fast as the tape, or max."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True)
+@click.option("--events", type=click.IntRange(1), help="End the feed after this many trades.")
+@click.option("--threshold", callback=_threshold, help="The move that makes the agent trade.")
+@click.option("--kill", is_flag=True, help="kill -9 a worker and the bridge midway.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of all that is made up.")
+@click.option(
+    "--handlers",
+    default="agent.handlers:service",
+    show_default=True,
+    metavar="MODULE:NAME",
+    help="The service that works.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def command(ctx: click.Context, /, *, as_json: bool, **options: Any) -> None:
+    """Show the whole fleet at work: a stream, the bridge, workers, orders, and the reckoning.
+
+    Exit code 0 only if every event is accounted for and no order was placed twice.
+    """
+    for number in STOPS:
+        signal.signal(number, _interrupt)
+    try:
+        ending = _play(Options(**options))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("fleet: Interrupted; everything that was started is stopped.", err=True)
+        ctx.exit(INTERRUPTED)
+    except OperatorError:
+        raise
+    except FleetError as error:
+        click.echo(f"fleet: {error}", err=True)
+        ctx.exit(1)
+    if as_json:
+        click.echo(json.dumps(figures(ending)))
+    else:
+        Console().print(table(ending))
+    tell_missing(ending, Console(stderr=True, highlight=False))
+    ctx.exit(0 if ending.findings.is_clean and not ending.stalled else 1)
+
+
+def _play(options: Options) -> Ending:
+    who = subject(options.handlers)
+    total = options.ticks()
+    folder = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    kept = False
+    try:
+        with Show(total) as show, provide(load(BrokerSettings), say=show.say) as broker:
+            show.say(f"RabbitMQ {broker.version} ({broker.kind}) is ready.")
+            with place(broker) as amqp_url:
+                ending = _run(Demo(options, who, amqp_url, folder, show))
+        kept = not ending.findings.is_clean or bool(ending.stalled)
+    except FleetError:
+        kept = True
+        raise
+    finally:
+        if kept:
+            click.echo(f"The logs of all processes are in {folder}.", err=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    return ending
+
+
+def _run(demo: Demo) -> Ending:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_stoppable(demo))
+
+
+async def _stoppable(demo: Demo) -> Ending:
+    loop, playing = asyncio.get_running_loop(), asyncio.create_task(demo.play())
+    for number in STOPS:
+        loop.add_signal_handler(number, playing.cancel)
+    return await playing
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - signal's
+    raise KeyboardInterrupt
