@@ -142,8 +142,10 @@ def _start(config: pytest.Config) -> RunningBroker:
     kind, settings = config.getoption("--broker"), _settings(config)
     if kind == "testcontainers":
         return ContainerBroker(settings.image, settings.start_timeout)
-    if kind == "given" and settings.amqp_url is None:
-        raise BrokerError("--broker given needs AMQP_URL.")
+    if kind == "given":
+        if settings.amqp_url is None:
+            raise BrokerError("--broker given needs AMQP_URL.")
+        return GivenBroker(settings.amqp_url.get_secret_value(), settings.management_url)
     if kind in ("docker", "local"):
         return private(settings, kind=kind)
     return provide(settings)
@@ -174,7 +176,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--broker",
         choices=KINDS,
-        help="where RabbitMQ comes from (default: AMQP_URL, else FLEET_BROKER, else Docker, "
+        help="where RabbitMQ comes from (default: FLEET_BROKER, else AMQP_URL, else Docker, "
         "else a local server)",
     )
     group.addoption("--broker-image", help="the RabbitMQ image for docker and testcontainers")

@@ -26,14 +26,16 @@ def provide(
 ) -> RunningBroker:
     """A broker that serves, to be used in a `with` block; nothing of ours runs after it.
 
-    `AMQP_URL` wins over everything; then `kind`, then `FLEET_BROKER`, then Docker if it can.
-    `data` is a folder for a local node's data, kept for the next one; it makes the choice local.
+    Without `kind`, `data` and `FLEET_BROKER`, which force the choice: `AMQP_URL`'s if it is set,
+    else Docker's if it can, else a local one. `data` is a folder for a local node's data, kept for
+    the next one.
     `say` hears one sentence about each thing that takes time. Raises BrokerError.
     """
     settings = settings or load(BrokerSettings)
-    if settings.amqp_url:
+    kind = kind or settings.kind
+    if settings.amqp_url and not kind and not data:
         return GivenBroker(settings.amqp_url.get_secret_value(), settings.management_url)
-    return private(settings, kind=kind or settings.kind, data=data, say=say)
+    return private(settings, kind=kind, data=data, say=say)
 
 
 def private(

@@ -11,7 +11,7 @@ Kind = Literal["docker", "local"]
 
 
 class BrokerSettings(BaseSettings):
-    """`AMQP_URL` wins; else Docker, else a local server; `FLEET_BROKER` forces one of the two."""
+    """`AMQP_URL`'s broker, else Docker's, else a local one; `FLEET_BROKER` forces one of these."""
 
     model_config = SettingsConfigDict(populate_by_name=True, env_ignore_empty=True)
 

@@ -21,8 +21,8 @@ from fleet.broker.settings import Kind
 @click.option(
     "--kind",
     type=click.Choice(["docker", "local"]),
-    help="Run it in Docker, or as a server on this machine. Without it: AMQP_URL if set, else "
-    "FLEET_BROKER, else Docker if an engine answers, else local.",
+    help="Run it in Docker, or as a server on this machine. Without it: what FLEET_BROKER says, "
+    "else AMQP_URL's if set, else Docker if an engine answers, else local.",
 )
 @click.option(
     "--data",
@@ -34,7 +34,7 @@ def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
     """Run a private RabbitMQ on 127.0.0.1 until Ctrl-C or SIGTERM.
 
     Everything that it needs is its own (ports, node name, folder) and is gone at the end. Where
-    AMQP_URL names a broker, that one is checked and left alone.
+    AMQP_URL names a broker and nothing forces another, that one is checked and left alone.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:

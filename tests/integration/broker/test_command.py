@@ -128,7 +128,7 @@ def test_a_refusal_is_one_sentence(broker: RunningBroker, wrong: str):
     at = broker.amqp_url.rpartition("@")[2].rstrip("/")
     url = wrong.format(at=at, right=broker.amqp_url)
     argv = [sys.executable, "-m", "fleet", "broker"]
-    env = os.environ | {"AMQP_URL": url}
+    env = os.environ | {"AMQP_URL": url, "FLEET_BROKER": ""}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -136,9 +136,10 @@ def test_a_refusal_is_one_sentence(broker: RunningBroker, wrong: str):
 
 
 def test_a_given_broker_is_left_alone(broker: RunningBroker):
-    """AMQP_URL wins, is shown without its password, and still serves when the command has ended."""
-    argv = [sys.executable, "-m", "fleet", "broker", "--json", "--kind", "local"]
-    env = os.environ | {"AMQP_URL": broker.amqp_url, "MANAGEMENT_URL": broker.management_url or ""}
+    """AMQP_URL's broker is shown without its password, and serves on when the command has ended."""
+    argv = [sys.executable, "-m", "fleet", "broker", "--json"]
+    given = {"AMQP_URL": broker.amqp_url, "MANAGEMENT_URL": broker.management_url or ""}
+    env = os.environ | given | {"FLEET_BROKER": ""}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         shown = json.loads(process.stdout.readline())
