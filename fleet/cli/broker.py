@@ -36,7 +36,9 @@ def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
     Everything that it needs is its own (ports, node name, folder) and is gone at the end. Where
     AMQP_URL names a broker and nothing forces another, that one is checked and left alone.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # SIGINT too: a shell starts what it puts in the background with it ignored.
+        signal.signal(number, _interrupt)
     try:
         with provide(kind=kind, data=data, say=_say) as broker:
             click.echo(_as_json(broker) if as_json else _as_text(broker))
