@@ -47,7 +47,7 @@ class Link:
 
     The first connection is tried for `patience_s`; after that `start` raises BrokerError with one
     sentence. A refused password or virtual host is final at once. Later losses are retried for
-    ever, 0.5 to 30 s apart. A peer that goes silent is noticed after three `heartbeat_s`.
+    ever, 0.5 to 10 s apart. A peer that goes silent is noticed after three `heartbeat_s`.
     """
 
     def __init__(
@@ -144,14 +144,14 @@ class Link:
         raise AssertionError("backoff is endless")
 
     async def _supervise(self, connection: AbstractConnection) -> None:
-        delays = backoff(random.uniform, first=0.5, cap=30.0)
+        delays = backoff(random.uniform, first=0.5, cap=10.0)
         while True:
             since = time.monotonic()
             await _end(connection)
             self._offer(None)
             log.warning("broker connection lost", link=self.name)
             if time.monotonic() - since > self._heartbeat_s:
-                delays = backoff(random.uniform, first=0.5, cap=30.0)
+                delays = backoff(random.uniform, first=0.5, cap=10.0)
             self._bury(connection)
             connection = await self._again(next(delays))
             self._offer(connection)
@@ -164,7 +164,7 @@ class Link:
         burial.add_done_callback(self._burials.discard)
 
     async def _again(self, delay: float) -> AbstractConnection:
-        for later in backoff(random.uniform, first=max(delay, 0.5), cap=30.0):
+        for later in backoff(random.uniform, first=max(delay, 0.5), cap=10.0):
             await asyncio.sleep(delay)
             try:
                 return await self._open()
