@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
 from topology.apply import Applied, apply
 from topology.check import Difference, compare, probe, unseen_bindings
-from topology.export import definitions
+from topology.export import definitions, with_user
 from topology.management import look, management_url
 from topology.model import Plan, QueueType
 from topology.plan import plan
@@ -121,9 +122,21 @@ def check(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write instead of stdout.",
 )
-def export(handlers: str, queue_type: QueueType, vhost: str, output: Path | None) -> None:
-    """Write the definitions.json that a broker loads at boot; no users, no secrets."""
-    text = json.dumps(definitions(_plan(handlers, queue_type), vhost), indent=2)
+@click.option("--user", is_flag=True, help="Add the user of AMQP_URL, the password as a hash.")
+def export(
+    handlers: str, queue_type: QueueType, vhost: str, output: Path | None, *, user: bool
+) -> None:
+    """Write the definitions.json that a broker loads at boot.
+
+    A broker that loads it at its very first boot makes no guest user, so it needs --user; keep
+    that file like a password. Loaded later, it leaves the users there alone.
+    """
+    content = definitions(_plan(handlers, queue_type), vhost)
+    if user:
+        amqp = parse(TopologySettings().amqp_url)
+        name, password = amqp.user or "guest", amqp.password or "guest"
+        content = with_user(content, name, password, os.urandom(4))
+    text = json.dumps(content, indent=2)
     if output is None:
         click.echo(text)
         return

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +20,7 @@ from fleet.broker import Management, RunningBroker
 from fleet.core.errors import BrokerError, TopologyError
 from topology.apply import apply
 from topology.check import Difference, compare, probe
-from topology.export import definitions
+from topology.export import definitions, with_user
 from topology.management import Broker, look, management_url
 from topology.model import Plan, ServiceLayout
 from topology.plan import plan
@@ -143,6 +145,46 @@ async def test_exported_definitions_make_the_planned_broker(
     assert await settled(layout, management_of, vhost, 0) == []
     assert await probe(layout, admin) == []
     await apply(layout, admin)
+
+
+@pytest.fixture
+def user(management: Management) -> Iterator[str]:
+    """A user's name for this test alone; the user is removed."""
+    name = f"user-{uuid.uuid4().hex[:12]}"
+    yield name
+    management.call("DELETE", f"users/{name}")
+
+
+async def test_an_exported_user_can_come_in(
+    layout: Plan, vhost: str, user: str, broker: RunningBroker, management: Management
+):
+    """The hashed password of `export --user` is the one the user knows, with every permission."""
+    exported = with_user(definitions(layout, vhost), user, "s@crt", b"salt")
+    management.call("POST", "definitions", exported)
+    async with await Admin.open(_as(broker, user, vhost)) as own:
+        await apply(layout, own)
+
+
+async def test_without_permission_to_declare_a_probe_says_what_it_saw(
+    layout: Plan, vhost: str, user: str, broker: RunningBroker, management: Management
+):
+    """A worker's user sees what is missing; what it may not compare is `not verified`."""
+    exported = with_user(definitions(layout, vhost), user, "s@crt", b"salt")
+    exported["permissions"][0]["configure"] = "^$"
+    exported["queues"] = [each for each in exported["queues"] if each["name"] != "pf.risk"]
+    exported["bindings"] = []
+    management.call("POST", "definitions", exported)
+    async with await Admin.open(_as(broker, user, vhost)) as own:
+        found = await probe(layout, own)
+        with pytest.raises(BrokerError, match=r"may not declare the exchange pf\.unrouted"):
+            await apply(layout, own)
+    assert [each.name for each in found if each.kind == "missing"] == ["pf.risk"]
+    assert {each.kind for each in found} == {"missing", "not verified"}
+
+
+def _as(broker: RunningBroker, user: str, vhost: str) -> str:
+    address = broker.amqp_url.rpartition("@")[2].rpartition("/")[0]
+    return f"amqp://{user}:s%40crt@{address}/{vhost}"
 
 
 async def test_a_virtual_host_with_an_odd_name_can_be_looked_at(

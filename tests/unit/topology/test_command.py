@@ -91,13 +91,23 @@ def test_show_json_is_the_whole_plan(module: str):
 
 
 def test_export_writes_no_user_and_no_permission(module: str, tmp_path: Path):
-    """Definitions switch no default user off and fail on no unknown one."""
+    """Loaded into a broker in use, definitions leave its users alone."""
     file = tmp_path / "definitions.json"
     options = ["--handlers", f"{module}:service", "--vhost", "money", "--output", str(file)]
     assert CliRunner().invoke(command, ["export", *options]).exit_code == 0
     exported = json.loads(file.read_text())
     assert exported.keys() == {"vhosts", "exchanges", "queues", "bindings"}
     assert {each["vhost"] for each in exported["queues"]} == {"money"}
+
+
+def test_export_with_user_hashes_the_password(module: str, monkeypatch: pytest.MonkeyPatch):
+    """The user of AMQP_URL is in the file, the password is not."""
+    monkeypatch.setenv("AMQP_URL", "amqp://boss:hunter2@h/")
+    options = ["--handlers", f"{module}:service", "--user"]
+    result = CliRunner().invoke(command, ["export", *options])
+    exported = json.loads(result.stdout)
+    assert exported["users"][0]["name"] == exported["permissions"][0]["user"] == "boss"
+    assert "hunter2" not in result.stdout
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(module: str, tmp_path: Path):
