@@ -1,6 +1,6 @@
 """Orders, each carried out once, whatever happens on the way.
 
-    limits · age · pause
+    a closing that was begun is finished · limits · age · pause
       └─ the pair's place in the book:  ours ────────────────────────────► ask the venue first
            free or the other way: close that, then reserve ─► send ─► opened ──► book, done
            the same way, late, spent, full ─► skip              ├──► spent ───► book, skip
@@ -43,6 +43,7 @@ async def on_order(ctx: Context, order: OrderRequested) -> Decision:
         # A replay begins a failed effect anew; the book says that it may have been sent before.
         return await _settle(ctx, order, place)
     try:
+        await _finish_closing(ctx, order)
         refusal = await _forbidden(ctx, order) or await _in_the_way(ctx, order)
         refusal = refusal or await _reserve(ctx, order)
     except Exception:
@@ -84,7 +85,7 @@ async def _settle(ctx: Context, order: OrderRequested, place: Position) -> Decis
 async def _forbidden(ctx: Context, order: OrderRequested) -> Decision | None:
     """Whether limits, age or balance forbid it; what is over the limits raises DataError."""
     desk: Desk = ctx.app
-    fault = risk.fault(order, desk.settings)
+    fault = risk.fault(order, desk.settings, ctx.event.ts)
     if fault is not None:
         raise DataError(fault)
     if _is_stale(ctx):
@@ -92,6 +93,14 @@ async def _forbidden(ctx: Context, order: OrderRequested) -> Decision | None:
     if await desk.store.read(lambda tx: records.is_paused(tx, desk.agent)):
         return _skip(ctx, "the balance is not above its threshold")
     return None
+
+
+async def _finish_closing(ctx: Context, order: OrderRequested) -> None:
+    """Close what an order began to close and could not finish, whatever becomes of this one."""
+    desk: Desk = ctx.app
+    held = await desk.store.read(lambda tx: positions.of_pair(tx, desk.agent, order.pair))
+    if held is not None and held.state == "closing":
+        await _close(desk, held, ctx.now_ms)
 
 
 async def _in_the_way(ctx: Context, order: OrderRequested) -> Decision | None:
@@ -104,7 +113,7 @@ async def _in_the_way(ctx: Context, order: OrderRequested) -> Decision | None:
         return _skip(ctx, "late")
     if held.direction == order.direction and held.state == "open":
         return _skip(ctx, f"{order.pair} is {order.direction} already")
-    if held.direction == order.direction or held.state == "reserved":
+    if held.state == "reserved":
         raise NotNowError(f"{order.pair} is being traded", retry_after=BUSY_S)
     await _close(desk, held, ctx.now_ms)
     return None

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from fleet.core.errors import DataError
+from fleet.core.events import MAX_AHEAD_MS
 from fleet.core.payloads import (
     BalanceChanged,
     EscrowDisputed,
@@ -17,6 +18,7 @@ from fleet.core.payloads import (
     LowBalance,
     MarketCandle,
 )
+from fleet.core.ulid import ulid_ms
 from fleet.store import facts
 from fleet.store.api import Tx
 from fleet.store.facts import Fact
@@ -92,6 +94,9 @@ def income(tx: Tx, agent: str) -> Decimal:
 def _keep(ctx: Context, name: str, value: Any) -> None:
     if len(name) > LONGEST_NAME:
         raise DataError(f"{ctx.event.type}: a name of {len(name)} characters is no name")
+    if ulid_ms(ctx.event.event_id) > ctx.event.ts + MAX_AHEAD_MS:
+        # It would outrank every honest event after it.
+        raise DataError(f"{ctx.event.type}: its id is dated after the event itself")
     fact = Fact(name, msgspec.json.encode(value).decode(), ctx.event.event_id)
     ctx.write(lambda tx: facts.put(tx, fact))
 

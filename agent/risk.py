@@ -7,6 +7,7 @@ from typing import Final
 
 from agent.settings import AgentSettings
 from agent.wire import VenuePosition
+from fleet.core.events import MAX_AHEAD_MS
 from fleet.core.payloads import OrderRequested
 
 LONGEST_PAIR: Final = 64
@@ -15,10 +16,13 @@ CLOCKS_APART_MS: Final = 60_000
 """How far the venue's clock may be from ours."""
 
 
-def fault(order: OrderRequested, settings: AgentSettings) -> str | None:
-    """Why the limits forbid this order; None where they do not."""
+def fault(order: OrderRequested, settings: AgentSettings, ts: int) -> str | None:
+    """Why the limits forbid this order, whose event was made at `ts`; None where they do not."""
     if not 0 < len(order.pair) <= LONGEST_PAIR or not 0 < len(order.key) <= LONGEST_KEY:
         return "an order needs a pair and a key, and short ones"
+    if not 0 < order.timestamp_ms <= ts + MAX_AHEAD_MS:
+        # In the book it would make every honest order after it look late.
+        return "timestamp_ms lies in the future, or before 1970"
     if order.size_usdc <= 0:
         return f"size_usdc {order.size_usdc} is not above zero"
     if order.size_usdc > settings.max_trade_usdc:

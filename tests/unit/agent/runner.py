@@ -43,9 +43,14 @@ def now() -> int:
 
 def order(pair: str, direction: str, ts_ms: int, **more: Any) -> OrderRequested:
     """An order as the tick handler makes them."""
-    fields = {"size_usdc": Decimal(50), "leverage": Decimal(3), **more}
-    key = fields.pop("key", trade_key(AGENT, pair, direction, ts_ms))
-    return OrderRequested(pair=pair, direction=direction, timestamp_ms=ts_ms, key=key, **fields)
+    fields = {
+        "size_usdc": Decimal(50),
+        "leverage": Decimal(3),
+        "timestamp_ms": ts_ms,
+        "key": trade_key(AGENT, pair, direction, ts_ms),
+        **more,
+    }
+    return OrderRequested(pair=pair, direction=direction, **fields)
 
 
 def event_of(payload: msgspec.Struct, kind: str = "order.requested", ts: int = 0) -> Event:

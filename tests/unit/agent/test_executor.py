@@ -159,6 +159,8 @@ async def test_there_are_three_positions_at_most(office: Any) -> None:
         {"leverage": Decimal("3.1")},
         {"leverage": Decimal(0)},
         {"key": "k" * 200},
+        {"timestamp_ms": 10**30},
+        {"timestamp_ms": 0},
     ],
 )
 async def test_an_order_over_the_limits_fails_without_a_call(office: Any, over: Any) -> None:
@@ -221,7 +223,7 @@ async def test_a_refused_order_may_be_replayed(office: Any) -> None:
 
 
 @pytest.mark.parametrize("idempotency", [True, False])
-async def test_a_lost_answer_is_looked_up(office: Any, idempotency: bool) -> None:  # noqa: FBT001
+async def test_a_lost_answer_is_looked_up(office: Any, idempotency: bool) -> None:
     """Executed, answer lost: the effect is unknown, the next attempt finds the position."""
     at = await office(faults="lost_answers=1", idempotency=idempotency)
     event = at.wish(BTC, "long")
@@ -260,7 +262,7 @@ async def test_server_errors_are_tried_again_under_the_same_key(office: Any) -> 
 @pytest.mark.parametrize("idempotency", [True, False])
 async def test_a_crash_between_answer_and_commit_opens_once(
     office: Any,
-    idempotency: bool,  # noqa: FBT001
+    idempotency: bool,
 ) -> None:
     """The worker dies with the answer in hand; the redelivery finds what it did."""
     at = await office(idempotency=idempotency)
@@ -295,10 +297,22 @@ async def test_a_crash_while_closing_is_gone_on_with(office: Any) -> None:
     assert isinstance(await at.run(flip), Retry)
     assert await at.book() == {BTC: ("long", "closing")}
     at.sandbox._faults._rates["lost_answers"] = 0.0
-    assert isinstance(await at.trade(BTC, "long", 2), Postpone), "it is being traded"
     assert await at.run(flip, attempt=2) == Ack()
     assert at.done() == {"open": 2, "close": 1}
     assert await at.book() == {BTC: ("short", "open")}
+
+
+async def test_a_closing_is_finished_even_where_its_order_expires(office: Any) -> None:
+    """The flip came back too late to trade: its close is completed, nothing is opened."""
+    at = await office(faults="lost_answers=0")
+    await at.trade(BTC, "long")
+    flip = at.wish(BTC, "short", 1)
+    at.sandbox._faults._rates["lost_answers"] = 1.0
+    await at.run(flip)
+    at.sandbox._faults._rates["lost_answers"] = 0.0
+    assert isinstance(await at.run(flip, attempt=2, at=at.now + 125_000), Expire)
+    assert await at.book() == {}
+    assert await at.venue() == {}
 
 
 async def test_409_with_an_open_original_is_the_original(office: Any) -> None:

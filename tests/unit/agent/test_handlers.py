@@ -8,6 +8,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent import records
@@ -23,6 +24,7 @@ from fleet.core.payloads import (
     EscrowDisputed,
     EscrowReleased,
     JobFailed,
+    LowBalance,
     MarketCandle,
     MarketTick,
 )
@@ -177,3 +179,14 @@ async def test_jobs_and_candles_are_recorded(
     assert '"low":"0.10"' in known[0].value
     long = floor.event_of(JobFailed("j" * 300), "job.failed")
     assert isinstance(await runner.run(long), Fail)
+
+
+async def test_an_id_from_the_future_does_not_freeze_what_is_known(
+    store: Store, floor: SimpleNamespace, desk: Any
+) -> None:
+    """An event whose id would outrank all later ones is parked instead of believed."""
+    runner = floor.Runner(await desk("http://127.0.0.1:9"))
+    poison = floor.event_of(LowBalance(Decimal(1), Decimal(10)), "wallet.low_balance")
+    poison = msgspec.structs.replace(poison, event_id="7" + "Z" * 25)
+    assert isinstance(await runner.run(poison), Fail)
+    assert not await store.read(lambda tx: records.is_paused(tx, AGENT))
