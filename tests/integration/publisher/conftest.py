@@ -113,7 +113,19 @@ class World:
         """Ask it to stop, as an operator does; what it told on stderr in its life."""
         process.terminate()
         await asyncio.to_thread(process.wait, DEADLINE_S)
+        return self.told(process)
+
+    def told(self, process: subprocess.Popen[bytes]) -> str:
+        """What it has told on stderr so far."""
         return self._log(self.processes.index(process)).read_text()
+
+    async def until_told(self, process: subprocess.Popen[bytes], words: str) -> None:
+        """Wait until it says so."""
+
+        async def said() -> bool:
+            return words in self.told(process)
+
+        await self.until(said)
 
     def _log(self, number: int) -> Path:
         return self._folder / f"bridge-{number}.log"
@@ -121,7 +133,7 @@ class World:
     async def until(self, check: Callable[[], Awaitable[bool]]) -> None:
         """Look again and again until it is so."""
         async with asyncio.timeout(DEADLINE_S):
-            while not await check():  # noqa: ASYNC110 - another process makes it so
+            while not await check():
                 await asyncio.sleep(0.05)
 
     async def look(self, query: Callable[[Tx], Any]) -> Any:
@@ -229,7 +241,7 @@ def events(sandbox: Sandbox) -> list[dict[str, Any]]:
 async def until_emitted(sandbox: Sandbox) -> None:
     """Wait until the feed has come to its end."""
     async with asyncio.timeout(DEADLINE_S):
-        while sandbox.summary()["feed"] != "ended":  # noqa: ASYNC110 - it has no event for it
+        while sandbox.summary()["feed"] != "ended":
             await asyncio.sleep(0.05)
 
 
