@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from agent.desk import Desk, open_desk
 from agent.settings import AgentSettings
-from fleet.store import Store, open_store
+from fleet.store import Store, effects, open_store, positions
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings
 from workers.context import Startup
@@ -92,3 +93,62 @@ async def desk(store: Store) -> AsyncIterator[Start]:
             return await stack.enter_async_context(open_desk(settings, Startup(store, "worker-1")))
 
         yield start
+
+
+class Office:
+    """A desk, a stand-in and a runner, and what tests ask of them."""
+
+    def __init__(self, floor: SimpleNamespace, sandbox: Any, desk: Any) -> None:
+        self.sandbox = sandbox
+        self.desk = desk
+        self.runner = floor.Runner(desk)
+        self.run = self.runner.run
+        self.order = floor.order
+        self.event = floor.event_of
+        self.now = floor.now()
+
+    def wish(self, pair: str, way: str, minute: int = 0, **more: Any) -> Any:
+        """The event of an order in the given minute from now."""
+        return self.event(self.order(pair, way, self.now + minute * 60_000, **more))
+
+    async def trade(self, pair: str, way: str, minute: int = 0, **more: Any) -> Any:
+        """Deliver an order once."""
+        return await self.run(self.wish(pair, way, minute, **more))
+
+    async def book(self) -> dict[str, tuple[str, str]]:
+        """Direction and state of what takes a place."""
+        held = await self.desk.store.read(
+            lambda tx: positions.open_positions(tx, "pf_agent_sandbox")
+        )
+        return {one.pair: (one.direction, one.state) for one in held}
+
+    async def venue(self) -> dict[str, str]:
+        """Direction of what is open at the venue; a pair twice is a failure."""
+        listed = await self.desk.venue.positions()
+        assert len({one.pair for one in listed}) == len(listed)
+        return {one.pair: one.direction for one in listed}
+
+    def done(self) -> Counter[str]:
+        """How often the venue did what."""
+        return Counter(effect.kind for effect in self.sandbox.ledger._effects)
+
+    async def effect(self, event: Any) -> Any:
+        """The row of an order's effect."""
+        key = event.payload["key"]
+        return await self.desk.store.read(lambda tx: effects.get(tx, key))
+
+    async def place(self, event: Any) -> Any:
+        """The row of an order in the book."""
+        key = event.payload["key"]
+        return await self.desk.store.read(lambda tx: positions.get(tx, key))
+
+
+@pytest.fixture
+async def office(floor: SimpleNamespace, sandbox: Any, desk: Any) -> Any:
+    """Open an office; keywords are settings of the stand-in and, under `agent`, of the agent."""
+
+    async def start(agent: dict[str, Any] | None = None, **given: Any) -> Office:
+        running = await sandbox(**given)
+        return Office(floor, running, await desk(running.url, **(agent or {})))
+
+    return start

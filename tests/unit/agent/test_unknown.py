@@ -1,0 +1,197 @@
+"""Lost answers, crashes and keys that were used before: one position, and the book knows it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.executor import QUIET_MS, RESEND_MS
+from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
+
+BTC, ETH = "BTC/USDT", "ETH/USDT"
+
+
+@pytest.mark.parametrize("idempotency", [True, False])
+async def test_a_lost_answer_is_looked_up(office: Any, idempotency: bool) -> None:
+    """Executed, answer lost: the effect is unknown, the next attempt finds the position."""
+    at = await office(faults="lost_answers=1", idempotency=idempotency)
+    event = at.wish(BTC, "long")
+    decision = await at.run(event)
+    assert isinstance(decision, Retry)
+    assert decision.failure.error_class == "network"
+    assert (await at.effect(event)).state == "unknown"
+    assert await at.book() == {BTC: ("long", "reserved")}
+    assert await at.run(event, attempt=2) == Ack()
+    assert await at.book() == {BTC: ("long", "open")}
+    assert at.done() == {"open": 1}
+    assert (await at.effect(event)).state == "done"
+
+
+async def test_while_the_outcome_is_unknown_the_place_is_taken(office: Any) -> None:
+    """Another order of the pair waits, one of a fourth pair finds no room."""
+    at = await office(faults="lost_answers=1", agent={"max_positions": 1})
+    await at.trade(BTC, "long")
+    assert isinstance(await at.trade(BTC, "short", 1), Postpone)
+    assert (await at.trade(ETH, "long")).skipped == "limit"
+
+
+async def test_server_errors_are_tried_again_under_the_same_key(office: Any) -> None:
+    """503 four times is a failure with an unknown outcome; a replay settles it."""
+    at = await office(faults="errors=1")
+    event = at.wish(BTC, "long")
+    for attempt in (1, 2, 3):
+        assert isinstance(await at.run(event, attempt=attempt), Retry)
+    assert isinstance(await at.run(event, attempt=4), Fail)
+    assert (await at.effect(event)).state == "unknown"
+    at.sandbox._faults._rates["errors"] = 0.0
+    assert await at.run(event, replay=1) == Ack()
+    assert at.done() == {"open": 1}
+
+
+@pytest.mark.parametrize("idempotency", [True, False])
+async def test_a_crash_between_answer_and_commit_opens_once(
+    office: Any,
+    idempotency: bool,
+) -> None:
+    """The worker dies with the answer in hand; the redelivery finds what it did."""
+    at = await office(idempotency=idempotency)
+    event = at.wish(BTC, "long")
+    await at.run(event, crash=True)
+    assert isinstance(await at.run(event), Postpone), "the dead worker's claim is respected"
+    assert await at.run(event, at=at.now + 60_000) == Ack()
+    assert at.done() == {"open": 1}
+    assert await at.book() == {BTC: ("long", "open")}
+
+
+async def test_a_crash_between_reserve_and_call_is_gone_on_with(
+    office: Any, floor: SimpleNamespace
+) -> None:
+    """The redelivery finds its own reservation, learns that nothing is open, and opens."""
+    at = await office(agent={"max_positions": 1})
+    event = at.wish(BTC, "long")
+    at.desk.venue._url, url = "http://127.0.0.1:9", at.desk.venue._url
+    await at.run(event, crash=True)
+    at.desk.venue._url = url
+    assert await at.book() == {BTC: ("long", "reserved")}
+    assert await at.run(event, at=floor.now() + 60_000) == Ack()
+    assert at.done() == {"open": 1}
+
+
+async def test_a_crash_while_closing_is_gone_on_with(office: Any) -> None:
+    """The flip that died after its close: closed once, opened once."""
+    at = await office()
+    await at.trade(BTC, "long")
+    flip = at.wish(BTC, "short", 1)
+    at.sandbox._faults._rates["lost_answers"] = 1.0
+    assert isinstance(await at.run(flip), Retry)
+    assert await at.book() == {BTC: ("long", "closing")}
+    at.sandbox._faults._rates["lost_answers"] = 0.0
+    assert await at.run(flip, attempt=2) == Ack()
+    assert at.done() == {"open": 2, "close": 1}
+    assert await at.book() == {BTC: ("short", "open")}
+
+
+async def test_a_closing_is_finished_even_where_its_order_expires(office: Any) -> None:
+    """The flip came back too late to trade: its close is completed, nothing is opened."""
+    at = await office(faults="lost_answers=0")
+    await at.trade(BTC, "long")
+    flip = at.wish(BTC, "short", 1)
+    at.sandbox._faults._rates["lost_answers"] = 1.0
+    await at.run(flip)
+    at.sandbox._faults._rates["lost_answers"] = 0.0
+    assert isinstance(await at.run(flip, attempt=2, at=at.now + 125_000), Expire)
+    assert await at.book() == {}
+    assert await at.venue() == {}
+
+
+async def test_409_with_an_open_original_is_the_original(office: Any) -> None:
+    """A store that lost its memory books what the venue remembers."""
+    at = await office()
+    event = at.wish(BTC, "long")
+    made = await at.desk.venue.open(at.order(BTC, "long", at.now))
+    assert await at.run(event) == Ack()
+    assert (await at.place(event)).venue_id == made.position.position_id
+    assert at.done() == {"open": 1}
+
+
+async def test_409_with_a_closed_original_is_a_spent_minute(office: Any) -> None:
+    """No position is open, the place is free, and the key is not used again."""
+    at = await office()
+    event = at.wish(BTC, "long")
+    made = await at.desk.venue.open(at.order(BTC, "long", at.now))
+    await at.desk.venue.close(made.position.position_id)
+    assert (await at.run(event)).skipped == "spent"
+    assert await at.book() == {}
+    assert await at.trade(BTC, "short", 1) == Ack()
+
+
+async def test_a_key_of_another_order_is_refused(office: Any) -> None:
+    """409 with a short where a long was asked for is nobody's success."""
+    at = await office()
+    wrong = at.order(BTC, "short", at.now, key="shared")
+    await at.desk.venue.open(wrong)
+    event = at.wish(BTC, "long", key="shared")
+    decision = await at.run(event)
+    assert isinstance(decision, Fail)
+    assert "another order" in decision.failure.message
+    assert await at.book() == {}
+
+
+async def test_an_old_unknown_order_is_never_sent_again(office: Any) -> None:
+    """After the venue's 24 hours its positions decide; a person is told; the place is free."""
+    at = await office(faults="errors=1")
+    event = at.wish(BTC, "long")
+    await at.run(event)
+    at.sandbox._faults._rates["errors"] = 0.0
+    decision = await at.run(event, attempt=2, at=at.now + RESEND_MS + 60_000)
+    assert isinstance(decision, Fail)
+    assert decision.failure.error_type == "UnknownOutcome"
+    assert (await at.effect(event)).state == "unknown"
+    assert at.done() == {}
+    assert await at.book() == {}
+    later = at.now + RESEND_MS + 120_000
+    assert (await at.run(event, replay=1, at=later)).skipped == "spent"
+
+
+async def test_an_old_unknown_order_that_is_open_is_booked(office: Any) -> None:
+    """However late: what the venue lists under the key is ours."""
+    at = await office(faults="lost_answers=1")
+    event = at.wish(BTC, "long")
+    await at.run(event)
+    assert await at.run(event, attempt=2, at=at.now + RESEND_MS + 60_000) == Ack()
+    assert await at.book() == {BTC: ("long", "open")}
+
+
+async def test_a_stale_unknown_order_is_let_go_only_when_it_is_quiet(office: Any) -> None:
+    """Too old to trade: first nothing may be on its way, then the place is given back."""
+    at = await office(faults="errors=1")
+    event = at.wish(BTC, "long")
+    await at.run(event, at=at.now)
+    at.sandbox._faults._rates["errors"] = 0.0
+    late = at.now + 121_000
+    assert isinstance(await at.run(event, attempt=2, at=late), Expire)
+    assert await at.book() == {}
+    other = at.event(at.order(ETH, "long", at.now), ts=at.now - 100_000)
+    at.sandbox._faults._rates["errors"] = 1.0
+    await at.run(other, at=at.now)
+    at.sandbox._faults._rates["errors"] = 0.0
+    waits = await at.run(other, attempt=2, at=at.now + 25_000)
+    assert isinstance(waits, Postpone)
+    assert waits.delay * 1000 > QUIET_MS
+    then = at.now + 25_000 + int(waits.delay * 1000)
+    assert isinstance(await at.run(other, attempt=2, at=then), Expire)
+    assert at.done() == {}
+    assert await at.book() == {}
+
+
+async def test_a_position_that_the_venue_forgot_does_not_block_its_pair(office: Any) -> None:
+    """Closing answers 404 and the list has no such position: the book lets go of it."""
+    at = await office()
+    await at.trade(BTC, "long")
+    known = at.sandbox._venue
+    known._positions.clear()
+    known._open.clear()
+    assert await at.trade(BTC, "short", 1) == Ack()
+    assert await at.book() == {BTC: ("short", "open")}
