@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
@@ -12,6 +13,9 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from fleet.amqp.connection import LOSSES, explain, parse, reraise_own_cancellation
+
+# What it would write to stderr, the error says in one sentence.
+logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 0.5

@@ -20,6 +20,7 @@ from fleet.audit.witness import Ledger, read_ledger
 from fleet.core.envelope import EVENT_ID
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import read_event
+from fleet.core.ulid import ENTROPY_BYTES, MAX_MS, make_ulid
 from fleet.store.api import Store
 from topology import names
 from topology.model import ServiceLayout
@@ -123,19 +124,21 @@ class Auditor:
     async def patient(self, patience_s: float) -> Findings:
         """Findings that are clean, or still are not after `patience_s` seconds without a change.
 
-        What a running fleet has in its hands has no journal row yet: a moment later it has.
+        What a running fleet has in its hands has no journal row yet: a moment later it has. Only
+        events that happened before the call are looked at.
         """
-        findings, before, since = await self.look(), -1, time.monotonic()
+        until_ms = time.time_ns() // 1_000_000
+        findings, since = await self.look(until_ms), time.monotonic()
         while findings.reckoning.unaccounted and time.monotonic() - since < patience_s:
-            now = len(findings.reckoning.unaccounted)
-            if now != before:
-                before, since = now, time.monotonic()
+            before = len(findings.reckoning.unaccounted)
             await asyncio.sleep(AGAIN_S)
-            findings = await self.look()
+            findings = await self.look(until_ms)
+            if len(findings.reckoning.unaccounted) < before:
+                since = time.monotonic()
         return findings
 
-    async def look(self) -> Findings:
-        """What can be found now."""
+    async def look(self, until_ms: int = MAX_MS) -> Findings:
+        """What can be found now of events up to `until_ms`, by the times in their ids."""
         ledger = await read_ledger(self._witness) if self._witness else None
         await self._reading.catch_up(self._note)
         books = await read_books(self._store)
@@ -164,6 +167,7 @@ class Auditor:
             nameless=nameless,
             missed=missed_ids(books),
             witness=ledger.events if ledger else frozenset(),
+            until=pack(make_ulid(until_ms, b"\xff" * ENTROPY_BYTES)),
         )
         return Findings(reckon(evidence), journals, books, depths, ledger, self._unreadable)
 

@@ -59,6 +59,8 @@ class Evidence:
     """Ranges that the source could not give again; ends excluded."""
     witness: Collection[Id] = NOBODY
     """What the source itself says it emitted, where it can be asked."""
+    until: Id = b"\xff" * 16
+    """The last id that counts: what a running fleet goes on to do is no part of this reckoning."""
 
 
 @dataclass(slots=True)
@@ -178,11 +180,12 @@ def _place(event: Id, evidence: Evidence, parts: Sequence[_Reader]) -> tuple[Roa
 
 
 def _universe(evidence: Evidence) -> Iterator[Id]:
-    """Every id that stands anywhere, once."""
-    yield from evidence.log
+    """Every id that stands anywhere and counts, once."""
+    until = evidence.until
+    yield from (event for event in evidence.log if event <= until)
     others: set[Id] = set()
     known = (evidence.witness, evidence.shed, evidence.quarantined)
     for event in chain(*known, *(part.journal for part in evidence.parts)):
-        if event not in evidence.log and event not in others:
+        if event <= until and event not in evidence.log and event not in others:
             others.add(event)
             yield event

@@ -25,6 +25,7 @@ from fleet.demo.progress import Show
 from fleet.demo.story import Demo, Ending
 from fleet.demo.summary import figures, table, tell_missing
 from fleet.settings import load
+from topology.plan import plan
 
 INTERRUPTED: Final = 130
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -108,7 +109,7 @@ def _play(options: Options) -> Ending:
     try:
         with Show(total) as show, provide(load(BrokerSettings), say=show.say) as broker:
             show.say(f"RabbitMQ {broker.version} ({broker.kind}) is ready.")
-            with place(broker) as amqp_url:
+            with place(broker, plan([who.layout])) as amqp_url:
                 ending = _run(Demo(options, who, amqp_url, folder, show))
         kept = not ending.findings.is_clean or bool(ending.stalled)
     except FleetError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet.broker.guarded import Guard
-from fleet.core.errors import FleetError
+from fleet.core.errors import FleetError, OperatorError
 
 LOOK_S: Final = 0.05
 START_S: Final = 60.0
@@ -21,6 +22,10 @@ START_S: Final = 60.0
 
 class ChildError(FleetError):
     """A process of the demo ended by itself."""
+
+
+SAID_WHY: Final = re.compile(r"^fleet: (.+)$", re.MULTILINE)
+"""How a command of ours says what a person must change."""
 
 
 class Child:
@@ -55,14 +60,19 @@ class Child:
             self._guard = None
 
     def check(self) -> None:
-        """Raise ChildError, with its last words, where it ended by itself."""
-        if self._guard is not None and not self._guard.alive():
-            raise ChildError(f"{self.name} ended by itself: {self.last_words()}")
+        """Raise where it ended by itself: OperatorError if it said what to do, else ChildError."""
+        if self._guard is None or self._guard.alive():
+            return
+        said = self._said()
+        if why := SAID_WHY.findall(said):
+            raise OperatorError(f"{self.name} cannot go on: {why[-1]}")
+        last = (said.strip().splitlines() or ["it said nothing"])[-1].strip()
+        raise ChildError(f"{self.name} ended by itself: {last}")
 
     async def says(self, find: Callable[[str], str | None]) -> str:
         """What `find` makes of its log, as soon as it makes anything of it.
 
-        Raises ChildError where it ends before, or has not said it within a minute.
+        Raises as `check` does where it ends before, ChildError where a minute is not enough.
         """
         deadline = time.monotonic() + START_S
         while (found := find(self._said())) is None:
@@ -71,10 +81,6 @@ class Child:
                 raise ChildError(f"{self.name} did not start within {START_S:.0f} s.")
             await asyncio.sleep(LOOK_S)
         return found
-
-    def last_words(self) -> str:
-        """The last line of its log."""
-        return (self._said().strip().splitlines() or ["it said nothing"])[-1].strip()
 
     def _said(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""

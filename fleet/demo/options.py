@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet.core.errors import SettingsError
+from sandbox.tape import Tape
 
 EVENTS: Final = 5_000
 SPEED: Final = "25"
@@ -43,6 +44,8 @@ class Options:
         """How many trades the feed will play, at most. Raises SettingsError for a bad tape."""
         if self.trades is None:
             return self.events or EVENTS
+        # The sandbox would say so too, but only once everything else is running.
+        Tape(self.trades, strict=False, report=lambda _: None).check(None)
         try:
             opener = gzip.open if self.trades.read_bytes()[:2] == b"\x1f\x8b" else open
             with opener(self.trades, "rb") as lines:

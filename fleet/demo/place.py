@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from fleet.amqp.admin import Admin
+from fleet.amqp.removal import remove
 from fleet.broker import RunningBroker
 from fleet.core.errors import BrokerError
 from fleet.store import Store, bindings
@@ -18,25 +20,58 @@ from topology.model import Plan
 
 
 @contextmanager
-def place(broker: RunningBroker) -> Iterator[str]:
-    """The AMQP URL of an empty virtual host; gone at the end with all that was in it.
+def place(broker: RunningBroker, layout: Plan) -> Iterator[str]:
+    """The AMQP URL of a virtual host without any of the layout, and without it again at the end.
 
-    Raises BrokerError where `broker` is somebody else's and offers no way to make one.
+    At somebody else's broker it is one of our own, where the management API can make one. Raises
+    BrokerError where the one given is in use.
     """
     if broker.kind != "given":
         yield broker.amqp_url
-        return
-    if broker.management_url is None:
-        raise BrokerError(
-            "The demo plays in a virtual host of its own, which only the management API can make:"
-            " set MANAGEMENT_URL to it, or leave AMQP_URL out for a private broker."
-        )
+    elif broker.management_url is None:
+        with _borrowed(broker.amqp_url, layout):
+            yield broker.amqp_url
+    else:
+        with _own(broker) as amqp_url:
+            yield amqp_url
+
+
+@contextmanager
+def _own(broker: RunningBroker) -> Iterator[str]:
     name, management = f"fleet-demo-{secrets.token_hex(4)}", broker.management()
     management.create_vhost(name)
     try:
         yield urlunsplit(urlsplit(broker.amqp_url)._replace(path=f"/{quote(name, safe='')}"))
     finally:
         management.delete_vhost(name)
+
+
+@contextmanager
+def _borrowed(amqp_url: str, layout: Plan) -> Iterator[None]:
+    exchanges = [exchange.name for exchange in layout.exchanges]
+    queues = [queue.name for queue in layout.queues]
+    found = asyncio.run(_found(amqp_url, exchanges, queues))
+    if found:
+        raise BrokerError(
+            f"The virtual host of AMQP_URL is in use ({found} is there), and without the"
+            " management API the demo cannot make one of its own: set MANAGEMENT_URL, name an"
+            " empty virtual host, or leave AMQP_URL out."
+        )
+    try:
+        yield
+    finally:
+        asyncio.run(remove(amqp_url, exchanges, queues))
+
+
+async def _found(amqp_url: str, exchanges: Sequence[str], queues: Sequence[str]) -> str | None:
+    async with await Admin.open(amqp_url) as admin:
+        for name in exchanges:
+            if await admin.exists("exchange", name):
+                return name
+        for name in queues:
+            if await admin.exists("queue", name):
+                return name
+    return None
 
 
 async def lay_out(plan: Plan, amqp_url: str, store: Store) -> None:

@@ -23,11 +23,11 @@ from fleet.demo.options import Options
 from fleet.demo.place import lay_out
 from fleet.demo.progress import Figures, Show
 from fleet.store import Store, Tx, audit, bridge, cursors, open_store
+from sandbox.settings import DEMO_KEY
 from topology import names
 from topology.plan import plan
 
 AGENT: Final = "pf_agent_sandbox"
-KEY: Final = "pf_live_sandbox"
 SOURCE: Final = f"stream:{AGENT}"
 LOOK_S: Final = 0.25
 STALLED_S: Final = 60.0
@@ -97,7 +97,8 @@ class Demo:
         return Ending(findings, seconds, workers, stalled)
 
     async def _start_sandbox(self) -> str:
-        sandbox = self._child("sandbox", self._options.sandbox_words(), {})
+        words = [*self._options.sandbox_words(), "--agent-id", AGENT]
+        sandbox = self._child("sandbox", words, {"SANDBOX_KEY": DEMO_KEY})
         return await sandbox.says(lambda said: (match := _listening(said)) and match[1])
 
     async def _start_fleet(self, stage: Stage, url: str) -> None:
@@ -108,7 +109,7 @@ class Demo:
             "PF_STREAM_URL": f"ws{url.removeprefix('http')}/api/stream",
             "PF_API_URL": url,
             "PF_AGENT_ID": AGENT,
-            "PF_AGENT_KEY": KEY,
+            "PF_AGENT_KEY": DEMO_KEY,
             # A killed bridge holds the lease until it is over: a demo does not wait five seconds.
             "PF_LEASE_TTL_S": "2",
             **self._options.settings(),
@@ -141,7 +142,7 @@ class Demo:
         kills = [(1 / 3, "worker-1"), (2 / 3, "bridge")] if self._options.kill else []
         async for figures in self._moving(stage):
             self._show.figures(figures, figures.journaled)
-            if kills and figures.received >= kills[0][0] * total:
+            while kills and figures.received >= kills[0][0] * total:
                 await self._kill(kills.pop(0)[1])
             if figures.feed == "ended" and not figures.queued and await stage.is_bridged():
                 return
