@@ -58,9 +58,10 @@ class Intake:
         self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to take what is handed over."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to take what is handed over; the task ends by `stop` or by an error."""
         self._task = asyncio.create_task(self._run(), name="intake")
+        return self._task
 
     def hand_over(self, delivery: Delivery) -> None:
         """Take `delivery` with the next batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fleet.amqp.delivery import Delivery
@@ -35,6 +36,7 @@ class Job:
         "key",
         "payload",
         "sequence",
+        "settled",
         "standing",
         "started",
         "unsendable",
@@ -56,3 +58,4 @@ class Job:
         self.held_until_ms = 0
         self.started = False
         self.unsendable = False
+        self.settled: asyncio.Event | None = None

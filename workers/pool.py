@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from fleet.core.decision import Ack, Fail
@@ -61,10 +61,11 @@ class Pool:
         self._concurrency = concurrency
         self.app: Any = None
 
-    def start(self) -> None:
-        """Begin to run what is put in."""
+    def start(self) -> Sequence[asyncio.Task[None]]:
+        """Begin to run what is put in; the tasks end only by an error."""
         slots = [self._run_all(self._work) for _ in range(self._concurrency)]
         self._tasks = [asyncio.create_task(loop) for loop in [*slots, self._run_suspects()]]
+        return tuple(self._tasks)
 
     def put(self, job: Job, starts: int) -> None:
         """Run `job` when its turn comes; `starts` counts for one that came back."""
@@ -123,7 +124,12 @@ class Pool:
             await self._run_alone(job)
 
     async def _run_alone(self, job: Job) -> None:
-        """Run a job that came back: a start is on record first, so that a killer is known."""
+        """Run a job that came back: a start is on record first, so that a killer is known.
+
+        It is alone until it is settled: what waited for its commit would come back with a killer
+        that follows, and count a start more each time.
+        """
+        job.settled = asyncio.Event()
         async with self._gate.alone():
             if job.decision is None and judge(job, _now_ms()) is None:
                 starts = await self._started(job)
@@ -131,6 +137,7 @@ class Pool:
                     reason = f"it was started {MAX_STARTS} times and its worker died each time"
                     job.decision = Fail(failure("resource", "WorkerKilled", reason))
             await self._run(job)
+            await job.settled.wait()
 
     async def _run(self, job: Job) -> None:
         if not job.delivery.is_ours:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -58,26 +59,25 @@ class Settler:
         self._settled = settled
         self._fenced = fenced
         self._ready: list[Job] = []
+        self._behind: dict[str, deque[Job]] = {}
         self._wake = asyncio.Event()
         self._publishing: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to settle what is added."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to settle what is added; the task ends only by an error."""
         self._task = asyncio.create_task(self._run(), name="settle")
+        return self._task
 
     def add(self, job: Job) -> None:
         """Settle `job`, which has its decision, as soon as may be."""
-        if not job.delivery.is_ours:
-            self._settled(job)
-        elif self._roads.needed(job):
-            task = asyncio.create_task(self._send(job))
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+        behind = self._behind.get(job.delivery.origin.queue)
+        if behind is not None and job.delivery.origin.is_lane:
+            behind.append(job)
         else:
-            self._queue(job)
+            self._start(job)
 
     async def drained(self) -> None:
         """Return once everything added is settled."""
@@ -91,6 +91,31 @@ class Settler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, job: Job) -> None:
+        if not job.delivery.is_ours:
+            self._settled(job)
+        elif self._roads.needed(job):
+            self._hold_lane(job)
+            task = asyncio.create_task(self._send(job))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+        else:
+            self._queue(job)
+
+    def _hold_lane(self, job: Job) -> None:
+        """Let what follows in the lane wait: its state holds what this job has not settled yet."""
+        if job.delivery.origin.is_lane:
+            self._behind[job.delivery.origin.queue] = deque()
+
+    def _release_lane(self, job: Job) -> None:
+        queue = job.delivery.origin.queue
+        behind = self._behind.pop(queue, None)
+        while behind:
+            self._start(behind.popleft())
+            if queue in self._behind:
+                self._behind[queue].extend(behind)
+                return
 
     def _queue(self, job: Job) -> None:
         self._ready.append(job)
@@ -119,9 +144,12 @@ class Settler:
             else:
                 break
             if not job.delivery.is_ours:
-                self._settled(job)
-                return
-        self._queue(job)
+                break
+        if job.delivery.is_ours:
+            self._queue(job)
+        else:
+            self._settled(job)
+        self._release_lane(job)
 
     async def _run(self) -> None:
         while True:

@@ -103,13 +103,11 @@ class Worker:
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._consuming)
             self._pool.app = await self._app(stack)
-            self._settler.start()
-            self._pool.start()
-            self._intake.start()
+            loops = [self._settler.start(), self._intake.start(), *self._pool.start()]
             starting = asyncio.create_task(self._subscribe(await self._version()))
             try:
                 log.info("worker ready", worker=self.name, service=self._service.name)
-                await stop.wait()
+                await _until(stop, loops)
             finally:
                 starting.cancel()
                 await self._drain()
@@ -155,6 +153,8 @@ class Worker:
 
     def _on_settled(self, job: Job) -> None:
         self.handled += 1
+        if job.settled is not None:
+            job.settled.set()
         self._intake.release(job)
 
     def _on_fenced(self, queue: str) -> None:
@@ -197,6 +197,17 @@ async def check_fed(service: Service, store: Store) -> None:
             f"Nothing feeds the handlers of {service.name} for {', '.join(missing)};"
             " run `fleet topology apply`."
         )
+
+
+async def _until(stop: asyncio.Event, loops: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for a stop request. Raises what ended a loop: half a worker must not look alive."""
+    asked = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({asked, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        for loop in done - {asked}:
+            loop.result()
+    finally:
+        asked.cancel()
 
 
 async def _give_back(deliveries: Sequence[Delivery]) -> None:

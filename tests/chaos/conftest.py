@@ -1,0 +1,165 @@
+"""A fleet of real worker processes that tests may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.store import Store, open_store
+
+# What the workers run: its world is a file, to which one line is one effect. `KILL` and `DIE`
+# decide where a worker dies, so that a death falls between any two steps.
+HANDLERS = """
+import os, pathlib, random, asyncio
+from fleet.core.decision import Ack
+from topology.model import Lanes
+from workers.registry import Service
+import msgspec
+
+WORLD = pathlib.Path(os.environ["WORLD"])
+DIE = float(os.environ.get("DIE", "0"))
+
+
+class Seen(msgspec.Struct, frozen=True):
+    numbers: tuple[int, ...] = ()
+
+
+service = Service(os.environ["SERVICE"], lanes=Lanes(partitions=4))
+
+
+def maybe_die():
+    if random.random() < DIE:
+        os.kill(os.getpid(), 9)
+
+
+@service.handler("market.tick", state=Seen)
+def on_tick(context, payload):
+    seen = context.state or Seen()
+    context.keep(Seen((*seen.numbers, payload["number"])))
+    if payload["number"] % 5 == 4:
+        context.emit("order.requested", {"key": f"{payload['pair']}-{payload['number']}"}, key="o")
+    maybe_die()
+
+
+async def ask(context, payload):
+    done = payload["key"] in WORLD.read_text().split() if WORLD.exists() else False
+    return Ack() if done else None
+
+
+@service.handler("order.requested", effect="once", key=lambda p: p["key"], unknown=ask)
+async def on_order(context, payload):
+    maybe_die()
+    await asyncio.sleep(0.002)
+    with WORLD.open("a") as world:
+        world.write(payload["key"] + "\\n")
+    maybe_die()
+
+
+@service.handler("test.killer")
+def on_killer(context, payload):
+    os._exit(9)
+
+
+@service.handler("test.plain")
+def on_plain(context, payload):
+    maybe_die()
+"""
+
+
+class Fleet:
+    """Worker processes of one service, and the store and world they share."""
+
+    def __init__(self, url: str, folder: Path, service: str) -> None:
+        self.url = url
+        self.folder = folder
+        self.service = service
+        self.world = folder / "world"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        (folder / "mine.py").write_text(textwrap.dedent(HANDLERS))
+        self.store_url = f"sqlite:///{folder}/fleet.sqlite3"
+        self.store: Store = open_store(self.store_url)
+
+    def run(self, *arguments: str) -> str:
+        """Run a fleet command to its end; its output."""
+        return subprocess.run(
+            [sys.executable, "-m", "fleet", *arguments],
+            env=self._env(0),
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    def start(self, name: str, *, die: float = 0.0, prefetch: int = 50) -> None:
+        """Start a worker that dies by itself with probability `die` at each dangerous step."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "fleet", "worker", "--handlers", "mine:service"],
+                env={**self._env(die), "WORKER_NAME": name, "PREFETCH": str(prefetch)},
+                cwd=self.folder,
+                stderr=log,
+            )
+
+    def is_dead(self, name: str) -> bool:
+        """Whether it ended."""
+        return self._processes[name].poll() is not None
+
+    def kill(self, name: str) -> None:
+        """Kill -9."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+
+    def stop(self) -> None:
+        """Ask all of them to drain, and wait until they have."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes.values():
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+    def log(self, name: str) -> str:
+        """What a worker wrote."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def _env(self, die: float) -> dict[str, str]:
+        return {
+            **os.environ,
+            "AMQP_URL": self.url,
+            "STORE_URL": self.store_url,
+            "SERVICE": self.service,
+            "WORLD": str(self.world),
+            "DIE": str(die),
+            "PYTHONPATH": str(self.folder),
+        }
+
+
+def wait_for(condition: Callable[[], Any], deadline_s: float = 90) -> None:
+    """Return once `condition` holds; fail after the deadline."""
+    until = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def fleet(amqp_url: str, tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet with its topology applied, and no worker yet."""
+    own = Fleet(amqp_url, tmp_path, "test.chaos")
+    own.run("topology", "apply", "--handlers", "mine:service")
+    yield own
+    own.stop()

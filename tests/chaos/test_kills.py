@@ -1,0 +1,145 @@
+"""Workers die at every step: nothing confirmed is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import aio_pika
+import msgspec
+import pytest
+
+from fleet.core.events import Event, write_event
+from fleet.core.ulid import make_ulid
+from topology import names
+
+DEADLINE_S = 120
+PAIRS = ["A/USD", "B/USD", "C/USD"]
+
+
+def event(kind: str, payload: dict[str, Any]) -> Event:
+    """A fresh event."""
+    now_ms = time.time_ns() // 1_000_000
+    return Event(make_ulid(now_ms, os.urandom(10)), kind, "pf_agent_test", payload, now_ms)
+
+
+async def publish(fleet: Any, events: list[Event]) -> None:
+    """Publish, confirmed, as the bridge does."""
+    connection = await aio_pika.connect(fleet.url)
+    async with connection, connection.channel(on_return_raises=True) as channel:
+        ingest = await channel.get_exchange(names.INGEST, ensure=False)
+        for one in events:
+            headers: dict[str, Any] = {"x-event-id": one.event_id}
+            if one.type == "market.tick":
+                headers["partition"] = names.partition(one.payload["pair"], 4)
+            message = aio_pika.Message(write_event(one), headers=headers, delivery_mode=2)
+            await ingest.publish(message, one.type)
+
+
+async def journal(fleet: Any) -> dict[str, str]:
+    """The outcome of each event."""
+    rows = await fleet.store.read(lambda tx: tx.query("SELECT event_id, outcome FROM journal"))
+    return dict(rows)
+
+
+async def keep_alive(fleet: Any, workers: int, die: float) -> None:
+    """Start a worker in the place of each that died, for ever."""
+    numbers = dict.fromkeys(range(workers), 0)
+    for number in numbers:
+        fleet.start(f"worker-{number}-0", die=die)
+    while True:
+        await asyncio.sleep(0.1)
+        for number, life in numbers.items():
+            if fleet.is_dead(f"worker-{number}-{life}"):
+                numbers[number] += 1
+                # The longer it goes on the gentler, so that it ends.
+                fleet.start(f"worker-{number}-{life + 1}", die=die if life < 4 else 0)
+
+
+@pytest.fixture
+async def store(fleet: Any) -> Any:
+    """The fleet's store, open."""
+    await fleet.store.open()
+    yield fleet.store
+    await fleet.store.close()
+
+
+@pytest.mark.usefixtures("store")
+async def test_workers_that_die_anywhere_lose_and_double_nothing(fleet: Any):
+    """Deaths before, in and after the effect: each effect once, each window without a gap."""
+    ticks = [
+        event("market.tick", {"pair": pair, "price": 1, "timestamp_ms": n, "number": n})
+        for n in range(60)
+        for pair in PAIRS
+    ]
+    nurse = asyncio.create_task(keep_alive(fleet, workers=2, die=0.02))
+    try:
+        await publish(fleet, ticks)
+        async with asyncio.timeout(DEADLINE_S):
+            while Counter((await journal(fleet)).values())["done"] < 60 * 3 + 12 * 3:
+                assert not nurse.done(), nurse.result()
+                await asyncio.sleep(0.1)
+    finally:
+        nurse.cancel()
+    outcomes = await journal(fleet)
+    assert set(outcomes.values()) == {"done"}
+    assert {one.event_id for one in ticks} <= set(outcomes)
+    effects = Counter(fleet.world.read_text().split())
+    assert effects == Counter(f"{pair}-{n}" for pair in PAIRS for n in range(4, 60, 5))
+    rows = await fleet.store.read(lambda tx: tx.query("SELECT state_key, body FROM lane_states"))
+    windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
+    assert windows == {pair: list(range(60)) for pair in PAIRS}
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_message_that_kills_its_worker_takes_nobody_along(fleet: Any):
+    """A killer among a hundred prefetched is parked after its starts; the innocent are done."""
+    events = [event("test.plain", {"n": n}) for n in range(99)]
+    killer = event("test.killer", {})
+    events.insert(60, killer)
+    await publish(fleet, events)
+    lives = 0
+    async with asyncio.timeout(DEADLINE_S):
+        while len(await journal(fleet)) < 100:
+            if lives == 0 or fleet.is_dead(f"worker-{lives}"):
+                lives += 1
+                fleet.start(f"worker-{lives}", prefetch=100)
+            await asyncio.sleep(0.1)
+    outcomes = await journal(fleet)
+    assert outcomes.pop(killer.event_id) == "failed"
+    assert Counter(outcomes.values()) == {"done": 99}
+    # Once among the others, three times alone with a start on record, and then no more.
+    assert lives == 5
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_killed_worker_leaves_its_lanes_to_the_others(fleet: Any):
+    """Kill -9 of a lane's owner: another worker goes on, with the window as it was."""
+    first = [
+        event("market.tick", {"pair": pair, "price": 1, "timestamp_ms": n, "number": n})
+        for n in range(20)
+        for pair in PAIRS
+    ]
+    second = [
+        event("market.tick", {"pair": pair, "price": 1, "timestamp_ms": n, "number": n})
+        for n in range(20, 40)
+        for pair in PAIRS
+    ]
+    fleet.start("worker-1")
+    await publish(fleet, first)
+    async with asyncio.timeout(DEADLINE_S):
+        while len(await journal(fleet)) < 60:
+            await asyncio.sleep(0.05)
+    fleet.start("worker-2")
+    fleet.kill("worker-1")
+    await publish(fleet, second)
+    async with asyncio.timeout(DEADLINE_S):
+        while not {one.event_id for one in second} <= set(await journal(fleet)):
+            await asyncio.sleep(0.05)
+    rows = await fleet.store.read(lambda tx: tx.query("SELECT state_key, body FROM lane_states"))
+    windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
+    for pair in PAIRS:
+        assert windows[pair] == list(range(40))
