@@ -55,7 +55,7 @@ def test_garbage_never_raises(raw: dict[str, Any]):
 
 
 @given(st.integers(0, MAX_COUNT), st.integers(0, MAX_COUNT), st.booleans())
-def test_counts_are_read(retries: int, replays: int, stale: bool):  # noqa: FBT001 - Hypothesis gives it
+def test_counts_are_read(retries: int, replays: int, stale: bool):
     """A message retried n times is in attempt n + 1."""
     raw = {
         envelope.RETRY_COUNT: retries,
