@@ -11,15 +11,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
-from aiormq.abc import AbstractConnection, ChannelFrame
+from aiormq.abc import AbstractConnection
 
 from fleet.amqp import frames
 from fleet.amqp.confirms import ConfirmChannel, Settled, open_channel
 from fleet.amqp.connection import Link, reraise_own_cancellation
+from fleet.amqp.session import Session
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishUnknown
 
-SWEEP_S: Final = 0.25
 PROVED_S: Final = 10.0
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
@@ -54,7 +54,7 @@ class ConfirmedPublisher:
         self._in_flight = 0
         self._bytes = 0
         self._turn = 0
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -97,6 +97,7 @@ class ConfirmedPublisher:
             self._session is not None
             and self._in_flight < self._window
             and self._bytes < self._window_bytes
+            and self._session.has_room(self._window, self._window_bytes)
         )
 
     async def room(self) -> None:
@@ -238,7 +239,7 @@ class ConfirmedPublisher:
             for _ in range(self._count):
                 channel = await open_channel(connection, self._release, self._timeout_s)
                 channels.append(channel)
-            self._session = _Session(connection, channels)
+            self._session = Session(connection, channels, self._room.set)
             self._room.set()
             await self._session.run(self._link)
         finally:
@@ -247,56 +248,6 @@ class ConfirmedPublisher:
                 channel.abandon()
             if connection.is_opened:
                 await asyncio.gather(*(each.close() for each in channels), return_exceptions=True)
-
-
-class _Session:
-    """The channels of one connection, and the one writer that feeds them all."""
-
-    def __init__(self, connection: AbstractConnection, channels: list[ConfirmChannel]) -> None:
-        self.channels = channels
-        self._connection = connection
-        self._outbox: list[bytes] = []
-        self._wake = asyncio.Event()
-
-    def write(self, octets: bytes) -> None:
-        self._outbox.append(octets)
-        self._wake.set()
-
-    async def run(self, link: Link) -> None:
-        """Write and watch until a channel or the connection ends; raises a channel's error."""
-        work = [
-            asyncio.ensure_future(each)
-            for each in (self._send(), self._sweep(), link.lost(self._connection))
-        ]
-        ends = [channel.closing for channel in self.channels]
-        try:
-            done, _ = await asyncio.wait([*work, *ends], return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
-        finally:
-            for each in (*work, *ends):
-                each.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
-
-    async def _send(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            # While the broker's alarm is on, what was not written yet can still be given up.
-            await self._connection.ready()
-            octets, self._outbox = b"".join(self._outbox), []
-            drained = self._connection.create_future()
-            await self._connection.write_queue.put(
-                ChannelFrame(payload=octets, should_close=False, drain_future=drained)
-            )
-            await drained
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
-            for channel in self.channels:
-                channel.expire(now)
 
 
 def _resolve(answer: asyncio.Future[None], error: PublishError | None) -> None:

@@ -58,10 +58,10 @@ async def drain(url: str, queue: str = "q") -> list[Any]:
     return found
 
 
-async def refused(it: ConfirmedPublisher, body: bytes) -> bool:
+async def refused(it: ConfirmedPublisher, body: bytes, timeout_s: float = 5.0) -> bool:
     """Whether the broker could not be made to confirm it."""
     try:
-        await it.publish("x", "q", body)
+        await it.publish("x", "q", body, timeout_s=timeout_s)
     except PublishUnknown:
         return True
     return False
@@ -233,6 +233,18 @@ async def test_no_answer_is_unknown_and_frees_the_window(amqp_url: str, proxy: A
     bodies = [message.body for message in await drain(amqp_url)]
     assert bodies[0] == b"before"
     assert bodies[-1] == b"after"
+
+
+async def test_what_cannot_be_written_is_bounded(amqp_url: str, proxy: Any):
+    """However often it is tried on a line that takes nothing, only a window of it is held."""
+    await declare(amqp_url)
+    async with publisher(proxy.url, window=2, channels=1) as it:
+        await it.publish("x", "q", b"before")
+        proxy.freeze()
+        for _ in range(16):
+            assert await refused(it, bytes(1 << 20), timeout_s=0.01)
+            assert it._session is None or len(it._session._outbox) <= 2
+        proxy.cut()
 
 
 async def test_a_cancelled_publish_harms_nobody(amqp_url: str):
