@@ -125,7 +125,7 @@ def _sandbox(events: int) -> Iterator[str]:
 @contextlib.contextmanager
 def _bridge(url: str, broker: RunningBroker, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
-        **os.environ,
+        "PATH": os.defpath,
         "AMQP_URL": broker.amqp_url,
         "STORE_URL": _store(folder),
         "PF_STREAM_URL": url.replace("http", "ws", 1) + "/api/stream",

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.core.errors import SettingsError
+from fleet.settings import load
 
 KEY_PREFIX: Final = "pf_live_"
 _KEY = re.compile(r"pf_live_[A-Za-z0-9_.\-]+\Z")
@@ -95,12 +96,7 @@ class BridgeSettings(BaseSettings):
 
 def load_settings() -> BridgeSettings:
     """The settings from the environment. Raises SettingsError, in one sentence, without values."""
-    try:
-        return BridgeSettings()
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name} is wrong: {reason}.") from None
+    return load(BridgeSettings)
 
 
 def _read(path: Path | None) -> str:
