@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 0.5
+LOOK_S: Final = 0.02
 MOST: Final = 65_535
 """The largest prefetch that AMQP can say."""
 
@@ -66,7 +68,7 @@ class Looks:
         return found
 
     async def browse(self, queue: str) -> list[DeliveredMessage]:
-        """Every message that nobody holds now, in order; each goes back to its place.
+        """Every message that nobody holds now; all go back, in no order that is promised.
 
         Up to RabbitMQ 4.2 a look counts as a delivery, so only queues that are made for it
         (failed, unrouted, quarantine) should be looked into.
@@ -79,10 +81,20 @@ class Looks:
             for channel in reversed(holding):
                 await channel.basic_nack(0, multiple=True, requeue=True)
                 await channel.close()
+            await self._back(queue, len(seen))
         except LOSSES as error:
             reraise_own_cancellation(error)
             raise explain(self._url, error) from None
         return seen
+
+    async def _back(self, queue: str, count: int) -> None:
+        """Wait until what was seen is back, or somebody else has it."""
+        deadline = time.monotonic() + IDLE_S
+        while count and time.monotonic() < deadline:
+            depth = await self._depth(queue)
+            if depth is None or depth.ready >= count:
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def _hold(self, queue: str, holding: list[AbstractChannel]) -> list[DeliveredMessage]:
         depth = await self._depth(queue)

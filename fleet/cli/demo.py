@@ -60,7 +60,11 @@ def _speed(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
     help="Play this tape (csv or csv.gz: ts_ms,pair,price,qty) instead of a made-up market.",
 )
 @click.option(
-    "--speed", default=SPEED, show_default=True, help="Times as fast as the tape, or max."
+    "--speed",
+    default=SPEED,
+    show_default=True,
+    callback=_speed,
+    help="Times as fast as the tape, or max.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True)
 @click.option("--events", type=click.IntRange(1), help="End the feed after this many trades.")
@@ -113,7 +117,7 @@ def _play(options: Options) -> Ending:
                 ending = _run(Demo(options, who, amqp_url, folder, show))
         kept = not ending.findings.is_clean or bool(ending.stalled)
     except FleetError:
-        kept = True
+        kept = any(folder.glob("*.log"))
         raise
     finally:
         if kept:

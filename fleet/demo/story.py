@@ -28,6 +28,9 @@ from topology import names
 from topology.plan import plan
 
 AGENT: Final = "pf_agent_sandbox"
+START_MS: Final = 1_735_689_600_000
+"""When the made-up market begins: the same seed, the same minutes; and a fast one that began now
+would soon tell prices of the future, which no agent believes."""
 SOURCE: Final = f"stream:{AGENT}"
 LOOK_S: Final = 0.25
 STALLED_S: Final = 60.0
@@ -98,7 +101,8 @@ class Demo:
 
     async def _start_sandbox(self) -> str:
         words = [*self._options.sandbox_words(), "--agent-id", AGENT]
-        sandbox = self._child("sandbox", words, {"SANDBOX_KEY": DEMO_KEY})
+        settings = {"SANDBOX_KEY": DEMO_KEY, "SANDBOX_START_MS": str(START_MS)}
+        sandbox = self._child("sandbox", words, settings)
         return await sandbox.says(lambda said: (match := _listening(said)) and match[1])
 
     async def _start_fleet(self, stage: Stage, url: str) -> None:

@@ -1,0 +1,199 @@
+"""The audit on a real broker: what it finds, names and leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+
+from fleet.amqp.connection import Link
+from fleet.amqp.looks import open_looks
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.audit.auditor import Auditor, Findings, Subject
+from fleet.audit.ids import unpack
+from fleet.core.envelope import event_headers
+from fleet.core.events import Event, write_event
+from fleet.core.ulid import make_ulid
+from fleet.demo.place import lay_out
+from fleet.store import Settled, Store, open_store
+from topology import names
+from topology.model import Lanes, ServiceLayout
+from topology.plan import plan
+
+NOW = 1_735_689_600_000
+LAYOUT = ServiceLayout("audited", ("wallet.*",), lanes=Lanes(partitions=2), buckets=2)
+
+
+def ulid(number: int) -> str:
+    """The id of a number."""
+    return make_ulid(NOW, number.to_bytes(10, "big"))
+
+
+def journaled(event_type: str) -> str:
+    """How the audited service takes a type."""
+    return "journaled" if event_type == "market.tick" or event_type.startswith("wallet.") else ""
+
+
+SUBJECT = Subject(LAYOUT, journaled)  # type: ignore[arg-type]  # a Kind, seen as a str
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """A store of this test's own."""
+    return f"sqlite:///{tmp_path / 'fleet.sqlite3'}"
+
+
+@pytest.fixture
+async def store(store_url: str, amqp_url: str) -> AsyncIterator[Store]:
+    """An open store, with the layout applied."""
+    opened = open_store(store_url)
+    await opened.open()
+    await lay_out(plan([LAYOUT]), amqp_url, opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def publisher(
+    amqp_url: str,
+    store: Store,  # noqa: ARG001 - it has the layout applied
+) -> AsyncIterator[ConfirmedPublisher]:
+    """Publishes as the bridge does."""
+    async with Link(amqp_url, "test") as link, ConfirmedPublisher(link) as publisher:
+        yield publisher
+
+
+async def publish(publisher: ConfirmedPublisher, number: int, event_type: str) -> None:
+    """Publish the event of a number."""
+    payload: dict[str, Any] = {"pair": "BTC/USDT", "price": 1, "timestamp_ms": NOW}
+    event = Event(ulid(number), event_type, "agent", payload, NOW)
+    headers = event_headers(event)
+    if event_type == "market.tick":
+        headers["partition"] = 0
+    await publisher.publish(names.INGEST, event_type, write_event(event), headers=headers)
+
+
+async def look(amqp_url: str, store: Store) -> Findings:
+    """One audit."""
+    async with Auditor(amqp_url, store, [SUBJECT]) as auditor:
+        return await auditor.patient(0.1)
+
+
+def row(number: int, outcome: Any) -> Settled:
+    """The journal row of the event of a number."""
+    return Settled("audited", ulid(number), outcome, 1, "worker-1", NOW)
+
+
+async def test_each_event_is_where_it_is(
+    amqp_url: str, store: Store, publisher: ConfirmedPublisher
+):
+    """Done by its row, waiting in its queue, unrouted where nobody wants it; the sums hold."""
+    await publish(publisher, 1, "wallet.low_balance")
+    await publish(publisher, 2, "market.tick")
+    await publish(publisher, 3, "job.failed")
+    await store.commit([row(1, "done")])
+    found = await look(amqp_url, store)
+    assert found.reckoning.fleet.counts == {"done": 1, "waiting": 1, "unrouted": 1}
+    assert (found.reckoning.emitted, found.is_clean) == (3, True)
+
+
+async def test_a_second_message_of_an_event_counts_once(
+    amqp_url: str, store: Store, publisher: ConfirmedPublisher
+):
+    """A republished event stands in the log twice and is one event."""
+    for _ in range(2):
+        await publish(publisher, 1, "wallet.low_balance")
+    await store.commit([row(1, "done")])
+    found = await look(amqp_url, store)
+    assert found.reckoning.emitted == 1
+    assert found.is_clean
+
+
+async def test_a_lost_event_is_named(amqp_url: str, store: Store, publisher: ConfirmedPublisher):
+    """Acked by somebody without a journal row, and all queues empty: unaccounted, by its id."""
+    await publish(publisher, 1, "wallet.low_balance")
+    await publish(publisher, 2, "wallet.low_balance")
+    await store.commit([row(1, "done")])
+    await purge(amqp_url)
+    found = await look(amqp_url, store)
+    assert [unpack(event) for event in found.reckoning.unaccounted] == [ulid(2)]
+    assert not found.is_clean
+
+
+async def purge(amqp_url: str) -> None:
+    """Lose what is in the work queue, behind the fleet's back."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        await (await channel.get_queue(names.work_queue("audited"), ensure=False)).purge()
+
+
+async def test_looking_takes_nothing_away(amqp_url: str, publisher: ConfirmedPublisher):
+    """What was browsed is still there, however often."""
+    for number in range(1, 51):
+        await publish(publisher, number, "job.failed")
+    async with open_looks(amqp_url) as looks:
+        for _ in range(3):
+            seen = await looks.browse(names.UNROUTED)
+            ids = [(message.header.properties.headers or {})["x-event-id"] for message in seen]
+            assert sorted(ids) == [ulid(number) for number in range(1, 51)]
+        depths = await looks.depths([names.UNROUTED, "pf.nobody"])
+    assert depths[names.UNROUTED].ready == 50
+    assert "pf.nobody" not in depths
+
+
+async def test_the_log_is_read_to_its_end(
+    amqp_url: str, store: Store, publisher: ConfirmedPublisher
+):
+    """Every one of several thousand; what comes later is read by the next look."""
+    await asyncio.gather(*(publish(publisher, n, "job.failed") for n in range(1, 6_002)))
+    async with Auditor(amqp_url, store, [SUBJECT]) as auditor:
+        assert (await auditor.look()).reckoning.emitted == 6_001
+        await publish(publisher, 6_002, "wallet.low_balance")
+        assert (await auditor.look()).reckoning.emitted == 6_002
+
+
+def fleet(amqp_url: str, store_url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does."""
+    folder = Path(__file__).parent
+    env = {**os.environ, "AMQP_URL": amqp_url, "STORE_URL": store_url}
+    return subprocess.run(
+        [sys.executable, "-m", "fleet", *words],
+        env={**env, "PYTHONPATH": str(folder)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+async def test_the_command_names_what_is_lost_and_says_so_by_its_exit_code(
+    amqp_url: str, store_url: str, publisher: ConfirmedPublisher
+):
+    """0 while the event waits in its queue; 1, with the id in --json, once it is gone."""
+    await publish(publisher, 1, "wallet.low_balance")
+    words = ("audit", "--json", "--handlers", "audited_service:service")
+    waiting = fleet(amqp_url, store_url, *words)
+    assert waiting.returncode == 0, waiting.stderr
+    assert json.loads(waiting.stdout)["waiting"] == 1
+    await purge(amqp_url)
+    lost = fleet(amqp_url, store_url, *words)
+    assert lost.returncode == 1, lost.stderr
+    assert json.loads(lost.stdout)["unaccounted"] == [ulid(1)]
+    text = fleet(amqp_url, store_url, *words[:1], *words[2:])
+    assert f"unaccounted: {ulid(1)}" in text.stdout
+
+
+async def test_without_the_layout_it_says_what_to_do(amqp_url: str, store_url: str):
+    """One sentence and exit code 2."""
+    answer = fleet(amqp_url, store_url, "audit", "--handlers", "audited_service:service")
+    assert answer.returncode == 2
+    assert "fleet topology apply" in answer.stderr
+    assert "Traceback" not in answer.stderr
