@@ -236,7 +236,7 @@ def _still_on_its_way(ctx: Context, place: Position) -> Decision | None:
 
 def _is_stale(ctx: Context) -> bool:
     limit: float = ctx.app.settings.order_max_age_s
-    return ctx.now_ms - ctx.event.ts > limit * 1000
+    return not ctx.allow_stale and ctx.now_ms - ctx.event.ts > limit * 1000
 
 
 def _expired(ctx: Context) -> Decision:

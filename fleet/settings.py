@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -24,3 +25,8 @@ def load(kind: type[Settings]) -> Settings:
         name = ".".join(str(part) for part in first["loc"]).upper()
         reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{name} is wrong: {reason}.") from None
+
+
+def inherited(*, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Our environment for a child process, but for variables that begin with any of `without`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(without)}

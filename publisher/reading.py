@@ -12,12 +12,11 @@ import msgspec
 
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import Event, read_event
+from fleet.core.payloads import LIVE_ONLY
 from fleet.store.bridge import MissedRange, QuarantinedRow, ShedRow
 from publisher.sources.api import Gap
 from topology import names
 
-LIVE_ONLY: Final = frozenset({"market.tick"})
-"""Types that are worth nothing later: where a queue is full they are shed, not waited for."""
 KEPT_BYTES: Final = 1 << 20
 """How much of an unreadable frame is kept."""
 

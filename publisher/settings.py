@@ -48,7 +48,7 @@ class BridgeSettings(BaseSettings):
     agent_key: SecretStr = Field(default=SecretStr(""), validation_alias="PF_AGENT_KEY")
     agent_key_file: Path | None = Field(default=None, validation_alias="PF_AGENT_KEY_FILE")
     topics: str = Field(default="*", validation_alias="PF_TOPICS")
-    partitions: Annotated[int, Field(ge=1, le=1024, validation_alias="PF_PARTITIONS")] = 16
+    partitions: Annotated[int, Field(ge=1, le=256, validation_alias="PF_PARTITIONS")] = 16
     window: Annotated[int, Field(ge=1, le=65_536, validation_alias="PF_WINDOW")] = 512
     silence_s: Annotated[float, Field(gt=0, validation_alias="PF_SILENCE_S")] = 60.0
     lease_ttl_s: Annotated[float, Field(ge=0.5, le=300, validation_alias="PF_LEASE_TTL_S")] = 5.0

@@ -57,6 +57,7 @@ class Context:
 
     __slots__ = (
         "_state",
+        "allow_stale",
         "app",
         "attempt",
         "effect",
@@ -74,7 +75,8 @@ class Context:
         event: Event,
         *,
         attempt: int,
-        is_replay: bool,
+        is_replay: bool = False,
+        allow_stale: bool = False,
         now_ms: int,
         worker: str,
         app: Any,
@@ -84,6 +86,7 @@ class Context:
         self.event = event
         self.attempt = attempt
         self.is_replay = is_replay
+        self.allow_stale = allow_stale
         self.now_ms = now_ms
         self.worker = worker
         self.app = app

@@ -167,6 +167,7 @@ class Pool:
             event,
             attempt=job.headers.attempt,
             is_replay=job.headers.replay_count > 0,
+            allow_stale=job.headers.allow_stale,
             now_ms=now_ms,
             worker=self._worker,
             app=self.app,

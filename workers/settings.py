@@ -28,5 +28,7 @@ class WorkerSettings(BaseSettings):
     """Deliveries of each lane that may be in our hands."""
     concurrency: int = Field(default=10, ge=1, le=10_000)
     """Handlers of the work queue that run at a time."""
+    silence_s: float = Field(default=15.0, gt=0)
+    """Seconds without a delivery after which consuming starts anew (in lanes: four times that)."""
     grace_s: float = Field(default=25.0, gt=0)
     """Seconds that a stop request leaves for what is in flight."""

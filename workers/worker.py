@@ -30,6 +30,9 @@ from workers.roads import Roads
 from workers.settings import WorkerSettings
 from workers.settle import Settler
 
+_LANE_PATIENCE = 4
+"""A lane moves to another worker when its consumer starts anew; an idle one should not often."""
+
 log = structlog.get_logger("fleet.workers")
 
 
@@ -147,6 +150,7 @@ class Worker:
             prefetch=prefetch,
             is_lane=is_lane,
             priority=priority,
+            silence_s=self._settings.silence_s * (_LANE_PATIENCE if is_lane else 1),
             on_start=self._lanes.forget if is_lane else None,
         )
         subscription.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +21,7 @@ from fleet.demo.children import Child, stop_all
 from fleet.demo.options import Options
 from fleet.demo.place import lay_out
 from fleet.demo.progress import Figures, Show
+from fleet.settings import inherited
 from fleet.store import Store, Tx, audit, bridge, cursors, open_store
 from sandbox.settings import DEMO_KEY
 from topology import names
@@ -126,7 +126,7 @@ class Demo:
         self._child("bridge", ["publisher"], platform)
 
     def _child(self, name: str, words: list[str], settings: Mapping[str, str]) -> Child:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
+        kept = inherited(without=OURS)
         child = Child(name, words, {**kept, "PYTHONUNBUFFERED": "1", **settings}, self._folder)
         child.start()
         self._children.append(child)

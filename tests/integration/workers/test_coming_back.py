@@ -111,7 +111,7 @@ async def test_a_consumer_that_the_broker_cancelled_starts_anew(bench: Any, coun
     """A queue deleted and declared again is consumed again, by the same worker."""
     service, _ = counted
     await bench.lay_out(service)
-    worker = await bench.start(service)
+    worker = await bench.start(service, silence_s=1)
     first = await publish(bench, 5)
     await bench.settled(service, first)
     channel = await bench._connection.channel()
