@@ -13,6 +13,7 @@ why this is a pipe and not a signal handler.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,11 @@ def watch(news: SimpleQueue[bytes], children: list[subprocess.Popen[bytes]]) -> 
     """Put what the owner wrote into `news` once it is gone, or `CHILD` once the last command is."""
 
     def owner() -> None:
-        news.put(sys.stdin.buffer.read())
+        # Not sys.stdin: a thread that still waits in there aborts the interpreter at its end.
+        said = b""
+        while piece := os.read(0, 64):
+            said += piece
+        news.put(said)
 
     def child() -> None:
         children[-1].wait()

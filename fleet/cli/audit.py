@@ -175,8 +175,12 @@ def _roads(findings: Findings) -> Table:
 
 
 def _services(findings: Findings) -> Table:
-    table = Table("service", "published", *CLASSES, title="What became of them")
-    for name, tally in findings.reckoning.services.items():
-        figures = (f"{tally.counts[each]:,}" for each in CLASSES)
-        table.add_row(name, f"{tally.published:,}", *figures)
+    table = Table(title="What became of them")
+    services = findings.reckoning.services
+    for title in ("", *services):
+        table.add_column(title, justify="right" if title else "left", overflow="fold")
+    table.add_row("published", *(f"{tally.published:,}" for tally in services.values()))
+    table.add_section()
+    for each in CLASSES:
+        table.add_row(each, *(f"{tally.counts[each]:,}" for tally in services.values()))
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import tempfile
 from decimal import Decimal, InvalidOperation
@@ -17,6 +16,7 @@ import uvloop
 from rich.console import Console
 
 from fleet.broker import BrokerSettings, provide
+from fleet.broker.guarded import Guard
 from fleet.cli.audit import subject
 from fleet.core.errors import FleetError, OperatorError
 from fleet.demo.options import SPEED, Options
@@ -109,7 +109,8 @@ def _play(options: Options) -> Ending:
     who = subject(options.handlers)
     total = options.ticks()
     folder = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
-    kept = False
+    # Not a clean-up of our own: it has to happen after kill -9 too.
+    cleaner, kept = Guard(remove=folder), False
     try:
         with Show(total) as show, provide(load(BrokerSettings), say=show.say) as broker:
             show.say(f"RabbitMQ {broker.version} ({broker.kind}) is ready.")
@@ -122,8 +123,7 @@ def _play(options: Options) -> Ending:
     finally:
         if kept:
             click.echo(f"The logs of all processes are in {folder}.", err=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        cleaner.end(keep=kept)
     return ending
 
 
