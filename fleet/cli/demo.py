@@ -114,7 +114,7 @@ def _play(options: Options) -> Ending:
     try:
         with Show(total) as show, provide(load(BrokerSettings), say=show.say) as broker:
             show.say(f"RabbitMQ {broker.version} ({broker.kind}) is ready.")
-            with place(broker, plan([who.layout])) as amqp_url:
+            with place(broker, plan([who.layout]), show.say) as amqp_url:
                 ending = _run(Demo(options, who, amqp_url, folder, show))
         kept = not ending.findings.is_clean or bool(ending.stalled)
     except FleetError:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.removal import remove
@@ -20,7 +20,9 @@ from topology.model import Plan
 
 
 @contextmanager
-def place(broker: RunningBroker, layout: Plan) -> Iterator[str]:
+def place(
+    broker: RunningBroker, layout: Plan, say: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """The AMQP URL of a virtual host without any of the layout, and without it again at the end.
 
     At somebody else's broker it is one of our own, where the management API can make one. Raises
@@ -32,16 +34,17 @@ def place(broker: RunningBroker, layout: Plan) -> Iterator[str]:
         with _borrowed(broker.amqp_url, layout):
             yield broker.amqp_url
     else:
-        with _own(broker) as amqp_url:
+        with _own(broker) as (name, amqp_url):
+            say(f"Playing in the virtual host {name}, which goes at the end.")
             yield amqp_url
 
 
 @contextmanager
-def _own(broker: RunningBroker) -> Iterator[str]:
+def _own(broker: RunningBroker) -> Iterator[tuple[str, str]]:
     name, management = f"fleet-demo-{secrets.token_hex(4)}", broker.management()
     management.create_vhost(name)
     try:
-        yield urlunsplit(urlsplit(broker.amqp_url)._replace(path=f"/{quote(name, safe='')}"))
+        yield name, urlunsplit(urlsplit(broker.amqp_url)._replace(path=f"/{name}"))
     finally:
         management.delete_vhost(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,12 +41,12 @@ def start(broker: RunningBroker, folder: Path, *words: str) -> subprocess.Popen[
     )
 
 
-def demo(broker: RunningBroker, folder: Path, *words: str) -> dict[str, Any]:
-    """The object that a demo prints; it must have ended well."""
+def demo(broker: RunningBroker, folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """The object that a demo prints, and what it tells; it must have ended well."""
     with start(broker, folder, *words, "--json") as process:
         out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, f"{out}\n{err}"
-    return dict(json.loads(out))
+    return dict(json.loads(out)), err
 
 
 def assert_accounted(said: dict[str, Any]) -> None:
@@ -58,26 +59,26 @@ def assert_accounted(said: dict[str, Any]) -> None:
     assert said["handled"] == sum(worker["handled"] for worker in said["workers"])
 
 
-def assert_nothing_left(folder: Path, management: Management) -> None:
-    """No process, no file, no virtual host of a demo."""
+def assert_nothing_left(folder: Path, management: Management, told: str) -> None:
+    """No process, no file, no virtual host of the demo that told this."""
     assert not list(folder.iterdir())
     running = subprocess.run(["ps", "axww", "-o", "args"], check=True, capture_output=True).stdout
     assert str(folder).encode() not in running
-    vhosts = {vhost["name"] for vhost in management.get("vhosts")}
-    assert not {name for name in vhosts if name.startswith("fleet-demo-")}
+    (name,) = re.findall(r"virtual host (fleet-demo-\w+)", told)
+    assert name not in {vhost["name"] for vhost in management.get("vhosts")}
 
 
 def test_a_worker_and_the_bridge_are_killed_and_nothing_is_lost_nor_done_twice(
     broker: RunningBroker, management: Management, tmp_path: Path
 ):
     """Every event is accounted for by id, orders were placed, and each worker had a part."""
-    said = demo(broker, tmp_path, "--events", "2000", "--speed", "40", "--kill")
+    said, told = demo(broker, tmp_path, "--events", "2000", "--speed", "40", "--kill")
     assert_accounted(said)
     assert said["emitted"] >= 2000
     assert said["orders_opened"] > 0
     assert [worker["name"] for worker in said["workers"]] == ["worker-1", "worker-2", "worker-3"]
     assert 0 <= said["latency_ms"]["p50"] <= said["latency_ms"]["p99"]
-    assert_nothing_left(tmp_path, management)
+    assert_nothing_left(tmp_path, management, told)
 
 
 def test_a_recorded_tape_is_accounted_for_trade_by_trade(
@@ -85,7 +86,7 @@ def test_a_recorded_tape_is_accounted_for_trade_by_trade(
 ):
     """As many events as the tape has trades, and those that were woven in between."""
     tape = data_dir / "trades-btcusdt-ethusdt-20240808.csv.gz"
-    said = demo(broker, tmp_path, "--trades", str(tape), "--events", "3000", "--speed", "max")
+    said, _ = demo(broker, tmp_path, "--trades", str(tape), "--events", "3000", "--speed", "max")
     assert_accounted(said)
     assert said["emitted"] >= 3000
 
@@ -97,7 +98,9 @@ def test_an_interrupted_demo_leaves_nothing_running(
     """In the middle of the feed: one sentence, exit code 130, nothing left."""
     with start(broker, tmp_path, "--workers", "1") as process:
         assert process.stderr is not None
+        told = ""
         for line in process.stderr:
+            told += line
             if line.startswith("emitted") and not line.startswith("emitted 0"):
                 break
         process.send_signal(number)
@@ -105,7 +108,7 @@ def test_an_interrupted_demo_leaves_nothing_running(
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("fleet: Interrupted")
     assert "Traceback" not in err
-    assert_nothing_left(tmp_path, management)
+    assert_nothing_left(tmp_path, management, told)
 
 
 @pytest.mark.parametrize(
