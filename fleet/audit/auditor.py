@@ -68,8 +68,8 @@ class Findings:
 
     @property
     def doubled(self) -> int:
-        """Effects that were had twice, at the venue where it can be asked, else in the book."""
-        return self.ledger.duplicated if self.ledger else self.books.doubled
+        """Effects that were had twice: at the venue, where it can be asked, and in the book."""
+        return self.books.doubled + (self.ledger.duplicated if self.ledger else 0)
 
     @property
     def is_clean(self) -> bool:

@@ -30,7 +30,7 @@ def figures(ending: Ending) -> dict[str, Any]:
         "unaccounted": len(reckoning.unaccounted) + ending.findings.unreadable,
         "orders_opened": ledger.opened if ledger else 0,
         "orders_closed": ledger.closed if ledger else 0,
-        "orders_duplicated": ending.findings.doubled,
+        "orders_duplicated": ledger.duplicated if ledger else 0,
         "latency_ms": {"p50": percentile(ages, 0.5), "p99": percentile(ages, 0.99)},
         "workers": [{"name": name, "handled": done} for name, done in done_by.items()],
         "seconds": round(ending.seconds, 1),
