@@ -67,7 +67,6 @@ class Demo:
         self._show = show
         self._store_url = f"sqlite:///{folder / 'fleet.sqlite3'}"
         self._children: list[Child] = []
-        self._kills: list[tuple[float, str]] = []
 
     async def play(self) -> Ending:
         """Everything, until the last figure. Whatever is raised, no process is left."""
