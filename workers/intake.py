@@ -12,7 +12,7 @@ import msgspec
 from fleet.amqp.delivery import Delivery
 from fleet.core.decision import Ack, Fail
 from fleet.core.dedup import Recent
-from fleet.core.envelope import read_headers
+from fleet.core.envelope import FRESH, read_headers
 from fleet.core.errors import DataError
 from fleet.core.events import Event, read_event
 from fleet.core.failure import describe, failure
@@ -109,7 +109,7 @@ class Intake:
 
     def _read(self, delivery: Delivery, now_ms: int) -> Job | None:
         """The delivery as a job for the pool; None where a decision stands or it has to wait."""
-        job = Job(delivery, read_headers(delivery.headers))
+        job = Job(delivery, FRESH if delivery.is_first else read_headers(delivery.headers))
         try:
             job.event = event = read_event(delivery.body, now_ms, payload=False)
             job.handler = handler = self._service.find(event.type)

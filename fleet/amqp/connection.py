@@ -22,6 +22,7 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
+from fleet.amqp.diverter import Diverter, Diverters, DivertingTransport
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError
 
@@ -67,6 +68,7 @@ class Link:
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._current: AbstractConnection | None = None
+        self._diverters = Diverters()
         self._changed = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
@@ -118,6 +120,10 @@ class Link:
                 raise BrokerError("The connection to the broker was stopped.")
             await self._changed.wait()
         return self._current
+
+    def diverter(self, connection: AbstractConnection) -> Diverter:
+        """What takes deliveries off the wire of one of this link's connections."""
+        return self._diverters[connection]
 
     async def lost(self, connection: AbstractConnection) -> None:
         """Return once `connection` is no longer the present one."""
@@ -178,8 +184,11 @@ class Link:
         raise AssertionError("backoff is endless")
 
     async def _open(self) -> AbstractConnection:
+        transport = DivertingTransport()
         async with asyncio.timeout(self._timeout_s):
-            connection = await aiormq.connect(self._address())
+            connection = await aiormq.connect(self._address(), transport_factory=transport)
+        if transport.reader is not None:
+            self._diverters[connection] = transport.reader
         try:
             if self._on_connect is not None:
                 await self._on_connect(connection)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pamqp.decode import field_table
+
 from fleet.amqp.acks import AckLine
 from fleet.core.errors import LogicError
 
@@ -23,7 +25,7 @@ class Delivery:
     somebody had it before.
     """
 
-    __slots__ = ("_line", "_settled", "body", "headers", "origin", "redelivered", "tag")
+    __slots__ = ("_headers", "_line", "_settled", "_table", "body", "origin", "redelivered", "tag")
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class Delivery:
         tag: int,
         origin: Origin,
         body: bytes,
-        headers: Mapping[str, Any],
+        table: bytes,
         *,
         redelivered: bool,
     ) -> None:
@@ -40,8 +42,21 @@ class Delivery:
         self.tag = tag
         self.origin = origin
         self.body = body
-        self.headers = headers
+        self._table = table
+        self._headers: Mapping[str, Any] | None = None
         self.redelivered = redelivered
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Its headers; read from the wire's bytes when they are first asked for."""
+        if self._headers is None:
+            self._headers = field_table(self._table)[1] if self._table else {}
+        return self._headers
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no header can say that it was tried, replayed or allowed to be stale."""
+        return b"x-re" not in self._table and b"x-al" not in self._table
 
     @property
     def is_ours(self) -> bool:
