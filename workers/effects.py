@@ -10,13 +10,13 @@ from workers.context import Effecting
 def outcome_of(effect: Effecting, decision: Decision) -> EffectResult:
     """The state of an effect after an attempt that ended in `decision`.
 
-    Done where the handler returned, failed where it skipped. Where it raised, nobody knows,
+    Done where the handler returned, none where it skipped. Where it raised, nobody knows,
     unless the other side said no or the handler said that the world was not touched (invariant 8).
     """
     state: EffectState
     match decision:
         case Ack(skipped=reason) if reason:
-            state, error = "failed", reason
+            return EffectResult(effect.key, "none", holder=effect.holder)
         case Ack():
             return EffectResult(effect.key, "done", result=effect.result, holder=effect.holder)
         case Postpone():

@@ -92,12 +92,13 @@ class KeyState(msgspec.Struct, frozen=True, gc=False):
 class EffectResult(msgspec.Struct, frozen=True, gc=False):
     """What is known of an effect now. `release` clears the hold.
 
+    "none" says that there is no effect after all: nothing was done, and its row goes.
     A done effect stays as it is. With a `holder`, anything but done is written only while
     that holder still has the effect. `result` is JSON text.
     """
 
     key: str
-    state: EffectState
+    state: EffectState | Literal["none"]
     result: str = ""
     error: str = ""
     release: bool = True

@@ -28,10 +28,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 _LIST = ", ".join(Entry.__struct_fields__)
-_PAGE = (
-    f"SELECT {_LIST} FROM journal WHERE service = ? AND event_id > ?"
-    " ORDER BY event_id LIMIT ?"
-)
+_PAGE = f"SELECT {_LIST} FROM journal WHERE service = ? AND event_id > ? ORDER BY event_id LIMIT ?"
 
 
 def page(tx: Tx, service: str, after: str = "", limit: int = PAGE) -> list[Entry]:

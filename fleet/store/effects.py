@@ -34,6 +34,11 @@ _SETTLE = (
     " FROM rows WHERE effects.effect_key = rows.effect_key AND effects.state <> 'done'"
     " AND (rows.state = 'done' OR rows.holder = '' OR rows.holder = effects.holder)"
 )
+_REMOVE = (
+    "DELETE FROM effects WHERE state <> 'done' AND EXISTS (SELECT 1 FROM rows"
+    " WHERE rows.effect_key = effects.effect_key"
+    " AND (rows.holder = '' OR rows.holder = effects.holder))"
+)
 
 
 def get(tx: Tx, key: str) -> Effect | None:
@@ -65,8 +70,12 @@ def settle(tx: Tx, results: Iterable[tuple[EffectResult, int]]) -> None:
     for result, at_ms in results:
         if result.key not in last or last[result.key][0].state != "done":
             last[result.key] = (result, at_ms)
-    if last:
-        tx.bulk(_RESULT, [_result(*entry) for entry in last.values()], _SETTLE)
+    gone = [(key, entry[0].holder) for key, entry in last.items() if entry[0].state == "none"]
+    if gone:
+        tx.bulk(("effect_key", "holder"), gone, _REMOVE)
+    rest = [_result(*entry) for entry in last.values() if entry[0].state != "none"]
+    if rest:
+        tx.bulk(_RESULT, rest, _SETTLE)
 
 
 def _claim(

@@ -31,7 +31,7 @@ async def receive_many(socket: websockets.ClientConnection, count: int) -> list[
 async def emitted(client: Any, count: int) -> None:
     """Wait until so many events were emitted."""
     async with asyncio.timeout(DEADLINE):
-        while (await client.summary())["emitted"] < count:  # noqa: ASYNC110 - a poll by HTTP
+        while (await client.summary())["emitted"] < count:
             await asyncio.sleep(0.01)
 
 

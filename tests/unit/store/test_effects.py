@@ -81,6 +81,20 @@ async def test_done_is_done_for_ever(store: Store, done: Done) -> None:
     assert (standing.effect.state, standing.effect.result) == ("done", '{"position_id":"p1"}')
 
 
+async def test_an_effect_that_was_none_can_be_claimed_afresh(store: Store, done: Done) -> None:
+    """What was skipped leaves no row behind, unless it is done or another holder has it."""
+    await claim(store, "a")
+    for holder in ("b", "a"):
+        none = EffectResult("key", "none", holder=holder)
+        await store.commit([done(f"E-{holder}", effect=none)])
+        row = await store.read(lambda tx: effects.get(tx, "key"))
+        assert (row is None) == (holder == "a")
+    assert (await claim(store, "c")).fresh
+    await store.commit([done("E-c", effect=EffectResult("key", "done", holder="c"))])
+    await store.commit([done("E-d", effect=EffectResult("key", "none"))])
+    assert (await effect(store)).state == "done"
+
+
 async def test_a_replay_reserves_a_failed_effect_again(store: Store, done: Done) -> None:
     """Failed stays failed for its own delivery, and is fresh for one of a later replay."""
     await claim(store, "a")

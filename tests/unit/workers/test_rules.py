@@ -27,8 +27,8 @@ BEFORE = Effect("k", "order", "unknown", "w", 0, 1, 0, "", "", "", 0)
     ("decision", "untouched", "before", "state"),
     [
         (Ack(), False, None, "done"),
-        (Ack(skipped="the limit is reached"), False, None, "failed"),
-        (Ack(skipped="spent"), False, BEFORE, "failed"),
+        (Ack(skipped="the limit is reached"), False, None, "none"),
+        (Ack(skipped="spent"), False, BEFORE, "none"),
         (Retry(1, BROKEN), False, None, "unknown"),
         (Retry(1, BROKEN), True, None, "reserved"),
         (Fail(BROKEN), False, None, "unknown"),
