@@ -11,13 +11,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import aio_pika
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
+from fleet.amqp.delivery import Delivery
 from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.amqp.removal import remove
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import Store, bindings, open_store
@@ -26,6 +28,7 @@ from topology.apply import apply
 from topology.model import QueueType, ServiceLayout
 from topology.plan import plan
 from workers.context import Context
+from workers.job import Job
 from workers.registry import EffectClass, Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
@@ -48,27 +51,23 @@ class Options:
 
 
 async def run(options: Options) -> dict[str, Any]:
-    """Fill the queue, handle everything in it, and say how fast that was."""
+    """Fill the queue, handle everything in it, and say how fast that was.
+
+    p50 and p99 are milliseconds that an event is in the worker's hands, to its ack.
+    """
     service = _service(options.effect)
-    async with _laid_out(service, options) as store:
-        await _fill(options, names.work_queue(service.name))
-        cpu = time.process_time()
-        seconds = await _work(service, options, store)
-        cpu = time.process_time() - cpu
-        figures: dict[str, Any] = {
-            "events": options.events,
-            "effect": options.effect,
-            "queue_type": options.queue_type,
-            "events_per_second": round(options.events / seconds),
-            "cpu_us_per_event": round(cpu / options.events * 1e6, 1),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        }
-        if options.bare:
-            await _fill(options, names.work_queue(service.name))
-            bare = await _bare(options, names.work_queue(service.name))
-            figures["bare_events_per_second"] = round(options.events / bare)
-            figures["ratio_to_bare"] = round(bare / seconds, 2)
-        return figures
+    queue = names.work_queue(service.name)
+    with tempfile.TemporaryDirectory() as folder:
+        store_url = f"sqlite:///{folder}/bench.sqlite3"
+        async with laid_out(service, options.amqp_url, options.queue_type, store_url) as store:
+            await _fill(options, queue)
+            figures = await _work(service, options, store)
+            if options.bare:
+                await _fill(options, queue)
+                bare = options.events / await _bare(options, queue)
+                figures["bare"] = {"events_per_second": round(bare)}
+                figures["ratio"] = round(figures["events_per_second"] / bare, 2)
+            return figures
 
 
 def _service(effect: EffectClass) -> Service:
@@ -84,28 +83,28 @@ def _service(effect: EffectClass) -> Service:
 
 
 @asynccontextmanager
-async def _laid_out(service: Service, options: Options) -> AsyncIterator[Store]:
-    layout = plan([service.layout()], queue_type=options.queue_type)
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(f"sqlite:///{folder}/bench.sqlite3")
-        await store.open()
-        try:
-            async with await Admin.open(options.amqp_url) as admin:
-                applied = await apply(layout, admin)
-            patterns = applied.patterns[service.name]
-            await store.run(lambda tx: bindings.record(tx, service.name, patterns, 0))
-            yield store
-        finally:
-            await store.close()
-            await _remove(service.layout(), options.amqp_url)
+async def laid_out(
+    service: Service, amqp_url: str, queue_type: QueueType, store_url: str
+) -> AsyncIterator[Store]:
+    """The service's topology on the broker, removed afterwards; its open store."""
+    store = open_store(store_url)
+    await store.open()
+    try:
+        async with await Admin.open(amqp_url) as admin:
+            applied = await apply(plan([service.layout()], queue_type=queue_type), admin)
+        patterns = applied.patterns[service.name]
+        await store.run(lambda tx: bindings.record(tx, service.name, patterns, 0))
+        yield store
+    finally:
+        await store.close()
+        await _remove(service.layout(), amqp_url)
 
 
 async def _remove(layout: ServiceLayout, url: str) -> None:
-    buckets = [names.retry(layout.name, number) for number in range(layout.buckets)]
-    connection = await aio_pika.connect(url)
-    async with connection, connection.channel() as channel:
-        for queue in [names.work_queue(layout.name), names.failed(layout.name), *buckets]:
-            await channel.queue_delete(queue)
+    whole = plan([layout])
+    own = [queue.name for queue in whole.queues if layout.name in queue.name]
+    exchanges = [exchange.name for exchange in whole.exchanges if layout.name in exchange.name]
+    await remove(url, exchanges, own)
 
 
 async def _fill(options: Options, queue: str) -> None:
@@ -142,20 +141,54 @@ def _event(number: int) -> Event:
     )
 
 
-async def _work(service: Service, options: Options, store: Store) -> float:
+class _Timed(Worker):
+    """Notes, for one event in 32, how long it was in our hands."""
+
+    waits: ClassVar[list[float]] = []
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._since: dict[int, float] = {}
+        hand_over = self._intake.hand_over
+
+        def timed(delivery: Delivery) -> None:
+            if not delivery.tag & 31:
+                self._since[delivery.tag] = time.perf_counter()
+            hand_over(delivery)
+
+        self._intake.hand_over = timed  # type: ignore[method-assign]
+
+    def _on_settled(self, job: Job) -> None:
+        super()._on_settled(job)
+        since = self._since.pop(job.delivery.tag, None)
+        if since is not None:
+            self.waits.append(time.perf_counter() - since)
+
+
+async def _work(service: Service, options: Options, store: Store) -> dict[str, Any]:
     settings = WorkerSettings(amqp_url=options.amqp_url, prefetch=options.prefetch)
-    worker, stop = Worker(service, settings, store), asyncio.Event()
+    worker, stop = _Timed(service, settings, store), asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
-    while not worker.is_consuming:
+    while not worker.consuming:
         await asyncio.sleep(0.001)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     async with asyncio.timeout(DEADLINE_S):
         while worker.handled < options.events and not running.done():
             await asyncio.sleep(0.005)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     stop.set()
     await running
-    return seconds
+    waits = sorted(worker.waits)
+    return {
+        "events": options.events,
+        "effect": options.effect,
+        "queue_type": options.queue_type,
+        "events_per_second": round(options.events / seconds),
+        "p50_ms": round(waits[len(waits) // 2] * 1000, 2),
+        "p99_ms": round(waits[len(waits) * 99 // 100] * 1000, 2),
+        "cpu_us_per_event": round(cpu / options.events * 1e6, 1),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
 async def _bare(options: Options, queue: str) -> float:

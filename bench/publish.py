@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -51,18 +50,19 @@ class Figures:
     """Events a second, milliseconds from publish to confirm, and the process's memory."""
 
     events: int
-    per_second: float
+    events_per_second: float
     p50_ms: float
     p99_ms: float
-    peak_mib: float
+    peak_memory_mb: float
 
 
 def run(options: Options) -> dict[str, Any]:
     """The publisher's figures; with `bare` those of plain aio-pika as well, and their ratio."""
-    figures: dict[str, Any] = {"queue_type": options.queue_type, "fleet": _apart("fleet", options)}
+    figures: dict[str, Any] = {"queue_type": options.queue_type, **_apart("fleet", options)}
     if options.bare:
-        figures["bare"] = _apart("bare", options)
-        figures["ratio"] = round(figures["fleet"]["per_second"] / figures["bare"]["per_second"], 2)
+        bare = _apart("bare", options)
+        figures["bare"] = bare
+        figures["ratio"] = round(figures["events_per_second"] / bare["events_per_second"], 2)
     return figures
 
 
@@ -87,10 +87,10 @@ async def _on_a_queue(work: Any, options: Options) -> Figures:
     waits.sort()
     return Figures(
         events=len(waits),
-        per_second=round(len(waits) / seconds, 1),
+        events_per_second=round(len(waits) / seconds, 1),
         p50_ms=round(waits[len(waits) // 2] * 1000, 2),
         p99_ms=round(waits[len(waits) * 99 // 100] * 1000, 2),
-        peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     )
 
 
@@ -168,23 +168,3 @@ def _headers(number: int) -> dict[str, Any]:
         "x-event-type": "market.tick",
         "partition": number % 16,
     }
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__)
-    parser.add_argument("--events", type=int, default=Options.events)
-    parser.add_argument("--queue-type", choices=("quorum", "classic"), default="quorum")
-    parser.add_argument("--amqp", default=Options.amqp)
-    parser.add_argument("--bare", action="store_true", help="plain aio-pika as well, for the ratio")
-    parser.add_argument("--channels", type=int, default=Options.channels)
-    parser.add_argument("--window", type=int, default=Options.window)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    given = vars(parser.parse_args())
-    as_json = given.pop("json")
-    figures = run(Options(**given))
-    print(json.dumps(figures) if as_json else json.dumps(figures, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -89,10 +89,9 @@ class Worker:
         self._subscriptions: dict[str, Subscription] = {}
 
     @property
-    def is_consuming(self) -> bool:
-        """Whether every subscription stands."""
-        subscriptions = self._subscriptions.values()
-        return bool(subscriptions) and all(one.is_consuming for one in subscriptions)
+    def consuming(self) -> list[str]:
+        """The queues whose subscriptions stand now."""
+        return [queue for queue, one in self._subscriptions.items() if one.is_consuming]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain within the grace.

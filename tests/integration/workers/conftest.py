@@ -89,7 +89,7 @@ class Bench:
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         self._running[worker] = (task, stop)
-        await until(lambda: worker.is_consuming or task.done())
+        await until(lambda: worker.consuming or task.done())
         if task.done():
             del self._running[worker]
             task.result()

@@ -117,7 +117,7 @@ async def test_a_consumer_that_the_broker_cancelled_starts_anew(bench: Any, coun
     channel = await bench._connection.channel()
     await channel.queue_delete(names.work_queue(service.name))
     await bench.lay_out(service)
-    await bench.until(lambda: worker.is_consuming)
+    await bench.until(lambda: worker.consuming)
     second = await publish(bench, 5)
     assert set((await bench.settled(service, second)).values()) == {"done"}
 
