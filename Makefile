@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml scripts/setup
 demo: $(STAMP) ## the whole fleet at work on this machine: make demo ARGS="--workers 3 --kill"
 	@$(BIN)/fleet demo $(ARGS)
 
-test: $(STAMP) ## unit and integration tests on AMQP_URL, Docker or a local RabbitMQ
-	@$(BIN)/python -m pytest $(PYTEST) tests/unit tests/integration $(ARGS)
+test: $(STAMP) ## all tests, on AMQP_URL, Docker or a local RabbitMQ
+	@$(BIN)/python -m pytest $(PYTEST) tests $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

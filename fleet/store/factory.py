@@ -21,7 +21,7 @@ def open_store(url: str) -> Store:
     path = unquote(parts.path[1:])
     if parts.scheme != "sqlite" or parts.netloc or not path or "\0" in path:
         raise StoreError(_wrong(parts.scheme))
-    return ThreadStore(SqliteEngine(Path(path)))
+    return ThreadStore(SqliteEngine(Path(path)), SqliteEngine(Path(path)))
 
 
 def _wrong(scheme: str) -> str:

@@ -116,13 +116,13 @@ async def test_a_full_disk(store: Store, done: Done, *, plain: bool) -> None:
     """A commit without room raises StateError and writes nothing; with room again it works."""
     limit = "PRAGMA max_page_count = "
     pages = (await store.read(lambda tx: tx.query("PRAGMA page_count")))[0][0]
-    await store.read(lambda tx: tx.query(f"{limit}{pages + 2}"))
+    await store.run(lambda tx: tx.query(f"{limit}{pages + 2}"))
     more = {} if plain else {"started": True}
     big = [done(f"E{n:04}", reason="x" * 500, **more) for n in range(500)]
     with pytest.raises(StateError, match="full"):
         await store.commit(big)
     assert await store.read(lambda tx: audit.outcomes(tx, "svc")) == {}
-    await store.read(lambda tx: tx.query(f"{limit}1000000"))
+    await store.run(lambda tx: tx.query(f"{limit}1000000"))
     assert set(await store.commit(big)) == {"written"}
 
 
