@@ -16,10 +16,9 @@ from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
-    InvalidFrameError,
 )
 
-from fleet.amqp.connection import explain, parse
+from fleet.amqp.connection import explain, parse, reraise_own_cancellation
 from fleet.core.errors import BrokerError, TopologyError
 
 Arguments = Mapping[str, str | int | bool]
@@ -64,10 +63,8 @@ class Admin:
         try:
             async with asyncio.timeout(timeout_s):
                 return cls(url, await aiormq.connect(parse(url)), timeout_s)
-        except InvalidFrameError as error:
-            # aiormq's way of saying that the answer to opening the virtual host was a close.
-            raise (_no_vhost(url) if "OpenOk" in str(error) else explain(url, error)) from None
-        except (AMQPError, OSError, RuntimeError, ValueError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as a Link does
+            reraise_own_cancellation(error)
             raise explain(url, error) from None
 
     async def __aenter__(self) -> Self:
@@ -170,15 +167,6 @@ def _value(words: str) -> str:
 
 def _user(url: str) -> str:
     return parse(url).user or "guest"
-
-
-def _no_vhost(url: str) -> BrokerError:
-    address = parse(url)
-    vhost = address.path[1:] or "/"
-    return BrokerError(
-        f"The broker at {address.host} has no virtual host {vhost!r} for user {_user(url)!r};"
-        " create it or correct AMQP_URL."
-    )
 
 
 def _words(error: BaseException) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from aiormq.abc import AbstractConnection
 
+from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
 from fleet.amqp.presence import require
 from fleet.core.errors import BrokerError, TopologyError
@@ -122,17 +125,59 @@ async def test_a_listener_that_says_nothing():
         assert "no answer" in await fails(f"amqp://127.0.0.1:{port}/")
 
 
-async def test_a_listener_of_another_kind():
-    """A port that speaks something else is an error, not a crash."""
+@asynccontextmanager
+async def listener(answer: bytes) -> AsyncIterator[int]:
+    """A port that answers the first bytes with these and closes; "" closes at once."""
 
-    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            await reader.read(8)
+            writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
-        port = server.sockets[0].getsockname()[1]
-        assert "127.0.0.1" in await fails(f"amqp://127.0.0.1:{port}/")
+        yield server.sockets[0].getsockname()[1]
+
+
+HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "words"),
+    [
+        ("amqp", b"", "dropped the connection"),
+        ("amqps", b"", "dropped the connection"),
+        ("amqp", HTTP, "does not speak AMQP 0-9-1"),
+        ("amqp", b"AMQP\x00\x01\x00\x00", "does not speak AMQP 0-9-1"),
+        ("amqps", HTTP, "does not speak TLS"),
+    ],
+)
+async def test_a_listener_of_another_kind(scheme: str, answer: bytes, words: str):
+    """A port that hangs up or speaks something else is a sentence, from a link and an admin."""
+    async with listener(answer) as port:
+        url = f"{scheme}://127.0.0.1:{port}/"
+        sentence = await fails(url)
+        with pytest.raises(BrokerError) as caught:
+            await Admin.open(url)
+    for each in (sentence, str(caught.value)):
+        assert words in each
+        assert f"127.0.0.1:{port}" in each
+        assert each[0].isupper()
+
+
+async def test_whatever_a_first_connection_raises_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    """What a client lets out by mistake is no traceback for the operator."""
+
+    async def connect(*_: Any, **__: Any) -> AbstractConnection:
+        return cast("AbstractConnection", await anext(aiter(nothing())))
+
+    async def nothing() -> AsyncIterator[None]:
+        for _ in ():
+            yield
+
+    monkeypatch.setattr("fleet.amqp.connection.aiormq.connect", connect)
+    assert "dropped the connection" in await fails("amqp://127.0.0.1:1/")
 
 
 async def test_a_wrong_password(amqp_url: str):
