@@ -16,6 +16,7 @@ from fleet.core.errors import StateError
 from fleet.store import cursors
 from fleet.store.api import Lease, Store
 from publisher.book import Book
+from publisher.lanes import check_lanes
 from publisher.lease import Leadership
 from publisher.outbox import Outbox
 from publisher.reading import Reader
@@ -53,7 +54,12 @@ class Bridge:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until stopped. Raises SettingsError where the source refuses our credentials."""
+        """Work until stopped.
+
+        Raises SettingsError where the source refuses our credentials, TopologyError where a
+        service has another number of lanes than we spread ticks over.
+        """
+        await check_lanes(self._store, self._limits.partitions)
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not stopping.done():
@@ -68,6 +74,8 @@ class Bridge:
 
     async def _lead(self, lease: Lease, stopping: asyncio.Task[Any]) -> None:
         try:
+            # Again: while we stood by, the topology may have been applied anew.
+            await check_lanes(self._store, self._limits.partitions)
             cursor = await self._store.read(partial(cursors.get, source=self._source.name))
         except StateError as error:
             log.warning("cursor not to be had", reason=str(error))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 
 import click
@@ -18,6 +20,9 @@ COMMANDS = {
     "topology": "Show, apply, check or export the broker's layout.",
     "worker": "Run one worker replica.",
 }
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Commands(click.Group):
@@ -54,4 +59,10 @@ def main() -> None:
         fleet()
     except OperatorError as error:
         click.echo(f"fleet: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more as it ends
+        click.echo(f"fleet: Cannot write the output: {error.strerror}; make room.", err=True)
         sys.exit(2)

@@ -8,6 +8,8 @@ import secrets
 import signal
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
 import structlog
@@ -16,6 +18,7 @@ import uvloop
 from fleet.amqp.connection import Link
 from fleet.amqp.presence import require
 from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.settings import load
 from fleet.store.factory import open_store
 from fleet.store.settings import StoreSettings
 from fleet.telemetry import log as logs
@@ -39,20 +42,21 @@ def command(*, log_json: bool) -> None:
     logs.configure(json=log_json)
     settings = load_settings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(settings, settings.key()))
+        runner.run(_run(settings, settings.agent(), settings.key()))
 
 
-async def _run(settings: BridgeSettings, key: str) -> None:
+async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
     source = StreamSource(
         settings.stream_url,
         key,
-        settings.agent_id,
+        agent,
         topics=settings.topic_list(),
         silence_s=settings.silence_s,
     )
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
-        store = open_store(StoreSettings().url)
+        url = load(StoreSettings).url
+        store = open_store(url)
         await store.open()
         stack.push_async_callback(store.close)
         link = Link(
@@ -63,10 +67,17 @@ async def _run(settings: BridgeSettings, key: str) -> None:
         await stack.enter_async_context(link)
         publisher = ConfirmedPublisher(link, window=settings.window)
         await stack.enter_async_context(publisher)
-        name = f"bridge:{settings.agent_id}"
+        name = f"bridge:{agent}"
         leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
         bridge = Bridge(source, publisher, store, leadership, settings.limits())
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
+        # The absolute path: a relative STORE_URL means another store in another folder.
+        log.info("bridge ready", source=source.name, store=_place(url), lanes=settings.partitions)
         await bridge.run()
     log.info("bridge stopped")
+
+
+def _place(url: str) -> str:
+    """Where the SQLite file of a good STORE_URL is."""
+    return str(Path(unquote(urlsplit(url).path[1:])).absolute())

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from topology.apply import Applied, apply
 from topology.check import Difference, compare, probe, unseen_bindings
 from topology.export import definitions, with_user
 from topology.management import look, management_url
-from topology.model import Plan, QueueType
+from topology.model import Plan, QueueType, ServiceLayout
 from topology.plan import plan
 from topology.settings import TopologySettings
 
@@ -51,6 +51,12 @@ def planned(function: F) -> F:
         help="Classic queues are for benchmarks: they lose what a quorum queue keeps.",
     )
     return handlers(queue_type(function))
+
+
+def _named(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("write a virtual host's name; the default one is /.")
+    return value
 
 
 @click.group()
@@ -81,7 +87,7 @@ def apply_(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
 
     Exit code 2 where something is there with another value: no queue is changed behind your back.
     """
-    applied = asyncio.run(_apply(_plan(handlers, queue_type), TopologySettings()))
+    applied = asyncio.run(_apply(_plan(handlers, queue_type), load(TopologySettings)))
     if as_json:
         click.echo(json.dumps(asdict(applied)))
         return
@@ -104,7 +110,7 @@ def check(
     MANAGEMENT_URL, else on the AMQP host's port 15672.
     """
     layout = _plan(handlers, queue_type)
-    found = asyncio.run(_check(layout, TopologySettings(), amqp_only=amqp_only))
+    found = asyncio.run(_check(layout, load(TopologySettings), amqp_only=amqp_only))
     if as_json:
         click.echo(json.dumps({"differences": [asdict(difference) for difference in found]}))
     else:
@@ -116,7 +122,13 @@ def check(
 
 @command.command()
 @planned
-@click.option("--vhost", default="/", show_default=True, help="The virtual host to lay out.")
+@click.option(
+    "--vhost",
+    default="/",
+    show_default=True,
+    callback=_named,
+    help="The virtual host to lay out.",
+)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -133,7 +145,7 @@ def export(
     """
     content = definitions(_plan(handlers, queue_type), vhost)
     if user:
-        amqp = parse(TopologySettings().amqp_url)
+        amqp = parse(load(TopologySettings).amqp_url)
         name, password = amqp.user or "guest", amqp.password or "guest"
         content = with_user(content, name, password, os.urandom(4))
     text = json.dumps(content, indent=2)
@@ -154,42 +166,43 @@ def _plan(handlers: str, queue_type: QueueType) -> Plan:
 async def _apply(layout: Plan, settings: TopologySettings) -> Applied:
     async with await Admin.open(settings.amqp_url) as admin:
         applied = await apply(layout, admin)
-    await _record(applied.patterns)
+    await _record(layout.services)
     return applied
 
 
-async def _record(patterns: Mapping[str, Sequence[str]]) -> None:
+async def _record(services: Sequence[ServiceLayout]) -> None:
     """Write down what was bound: AMQP cannot be asked, and an unfed worker must not start."""
     store = open_store(load(StoreSettings).url)
     await store.open()
     try:
-        now_ms = time.time_ns() // 1_000_000
-        for service, bound in patterns.items():
-            await store.run(
-                partial(bindings.record, service=service, patterns=bound, now_ms=now_ms)
+        for service in services:
+            work = partial(
+                bindings.record,
+                service=service.name,
+                patterns=service.fed,
+                now_ms=time.time_ns() // 1_000_000,
+                partitions=service.lanes.partitions if service.lanes else None,
             )
+            await store.run(work)
     finally:
         await store.close()
 
 
 async def _check(layout: Plan, settings: TopologySettings, *, amqp_only: bool) -> list[Difference]:
-    if amqp_only:
-        return await _probe(layout, settings)
     url = management_url(settings.amqp_url, settings.management_url)
-    if url is None:
-        why = "set MANAGEMENT_URL, for the AMQP port is not the usual one"
-        return [*await _probe(layout, settings), unseen_bindings(why)]
-    try:
-        return compare(layout, await look(url, _vhost(settings.amqp_url)))
-    except BrokerError as error:
-        if settings.management_url:
-            raise
-        return [*await _probe(layout, settings), unseen_bindings(str(error))]
-
-
-async def _probe(layout: Plan, settings: TopologySettings) -> list[Difference]:
+    # AMQP first, in any case: its user is the management API's too where that has none of its own.
     async with await Admin.open(settings.amqp_url) as admin:
-        return await probe(layout, admin)
+        if amqp_only:
+            return await probe(layout, admin)
+        if url is None:
+            why = "set MANAGEMENT_URL, for the AMQP port is not the usual one"
+            return [*await probe(layout, admin), unseen_bindings(why)]
+        try:
+            return compare(layout, await look(url, _vhost(settings.amqp_url)))
+        except BrokerError as error:
+            if settings.management_url:
+                raise
+            return [*await probe(layout, admin), unseen_bindings(str(error))]
 
 
 def _vhost(amqp_url: str) -> str:

@@ -1,19 +1,23 @@
-"""The patterns that `topology apply` bound for a service."""
+"""What `topology apply` bound for a service: its patterns, and how many lanes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from fleet.store.api import Tx
 
 
-def record(tx: Tx, service: str, patterns: Iterable[str], now_ms: int) -> None:
-    """Remember exactly these patterns for the service."""
+def record(
+    tx: Tx, service: str, patterns: Iterable[str], now_ms: int, *, partitions: int | None = None
+) -> None:
+    """Remember exactly these patterns for the service, and how many lanes it has, if any."""
     tx.execute("DELETE FROM bindings WHERE service = ?", (service,))
     # The empty pattern tells "applied, nothing bound" from "never applied".
+    noted = {"", *patterns, *([f"{_LANES}{partitions}"] if partitions else [])}
     tx.bulk(
         ("service", "pattern", "at_ms"),
-        [(service, pattern, now_ms) for pattern in sorted({"", *patterns})],
+        [(service, pattern, now_ms) for pattern in sorted(noted)],
         "INSERT INTO bindings (service, pattern, at_ms) SELECT service, pattern, at_ms FROM rows",
     )
 
@@ -21,4 +25,19 @@ def record(tx: Tx, service: str, patterns: Iterable[str], now_ms: int) -> None:
 def of(tx: Tx, service: str) -> frozenset[str] | None:
     """The patterns recorded for the service; None where the topology was never applied."""
     rows = tx.query("SELECT pattern FROM bindings WHERE service = ?", (service,))
-    return frozenset(pattern for (pattern,) in rows if pattern) if rows else None
+    patterns = (pattern for (pattern,) in rows if pattern and not pattern.startswith(_LANES))
+    return frozenset(patterns) if rows else None
+
+
+def partitions(tx: Tx, service: str) -> int | None:
+    """The number of lanes recorded for the service; None where it has none, or none are known."""
+    return lane_counts(tx).get(service)
+
+
+def lane_counts(tx: Tx) -> dict[str, int]:
+    """The number of lanes of each service for which one is recorded."""
+    rows = tx.query("SELECT service, pattern FROM bindings WHERE pattern LIKE ?", (f"{_LANES}%",))
+    return {service: int(pattern.removeprefix(_LANES)) for service, pattern in rows}
+
+
+_LANES: Final = "/"  # no pattern begins so: a row "/16" is the number of lanes

@@ -21,6 +21,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def told() -> str:
+    """What `fleet publisher` asks of the settings; the key."""
+    settings = load_settings()
+    settings.agent()
+    return settings.key()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_missing_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, name: str):
+    """Not wrong: missing, under the name that is to be set."""
+    monkeypatch.delenv(name)
+    with pytest.raises(SettingsError, match=rf"{name} is missing; set it"):
+        told()
+
+
 def test_good_settings():
     """Id and key are all that is needed."""
     settings = load_settings()
@@ -50,6 +65,7 @@ def test_a_key_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("PF_STREAM_URL", "https://SECRET@example.com"),
         ("PF_STREAM_URL", "wss://"),
         ("PF_STREAM_URL", "wss://host:port/SECRET"),
+        ("PF_STREAM_URL", "wss://host:SECRET/"),
         ("PF_STREAM_URL", "wss://[SECRET"),
         ("PF_PARTITIONS", "0"),
         ("PF_PARTITIONS", "SECRET"),
@@ -61,7 +77,7 @@ def test_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str)
     """It is named, in one line, without its value."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
-        load_settings().key()
+        told()
     assert name in str(caught.value)
     assert "SECRET" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -72,4 +88,24 @@ def test_a_key_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("PF_AGENT_KEY")
     monkeypatch.setenv("PF_AGENT_KEY_FILE", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings().key()
+
+
+@pytest.mark.parametrize("content", [b"pf_live_SECRET" + b"x" * 4096, b"\xff\xfeSECRET", b" \n"])
+def test_a_file_that_holds_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes):
+    """A file that is too long, no text or empty is named, and no more than a key's bytes read."""
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    monkeypatch.delenv("PF_AGENT_KEY")
+    monkeypatch.setenv("PF_AGENT_KEY_FILE", str(file))
+    with pytest.raises(SettingsError, match="PF_AGENT_KEY_FILE") as caught:
+        load_settings().key()
+    assert "SECRET" not in str(caught.value)
+
+
+def test_an_empty_key_file_variable_is_none(monkeypatch: pytest.MonkeyPatch):
+    """An empty variable names no file."""
+    monkeypatch.setenv("PF_AGENT_KEY", "")
+    monkeypatch.setenv("PF_AGENT_KEY_FILE", "")
+    with pytest.raises(SettingsError, match="PF_AGENT_KEY is missing"):
         load_settings().key()

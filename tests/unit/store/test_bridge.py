@@ -103,3 +103,14 @@ async def test_bindings_are_replaced(store: Store) -> None:
     assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset({"b.#"})
     await store.run(lambda tx: bindings.record(tx, "svc", [], 2))
     assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset()
+
+
+async def test_the_number_of_lanes_is_no_pattern(store: Store) -> None:
+    """It is remembered beside the patterns, replaced with them, and None where none was given."""
+    await store.run(lambda tx: bindings.record(tx, "svc", ["a.*"], 0, partitions=16))
+    await store.run(lambda tx: bindings.record(tx, "other", ["a.*"], 0))
+    assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset({"a.*"})
+    assert await store.read(lambda tx: bindings.partitions(tx, "svc")) == 16
+    assert await store.read(lambda tx: bindings.partitions(tx, "other")) is None
+    await store.run(lambda tx: bindings.record(tx, "svc", ["a.*"], 1, partitions=8))
+    assert await store.read(bindings.lane_counts) == {"svc": 8}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +23,22 @@ class Service:
 
 service = Service()
 number = 7
+
+def handler(ctx, payload):
+    pass
+
+async def slow():
+    pass
+
+def factory():
+    raise ValueError("no\\nkey pf_live_hunter2")
+
+def empty():
+    pass
 """
+
+
+PERMANENT = "from fleet.core.errors import DataError\nraise DataError('odd')"
 
 
 @pytest.fixture
@@ -32,6 +48,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     (tmp_path / f"{name}.py").write_text(SERVICE.format(name="mine"))
     (tmp_path / f"{name}_two.py").write_text(SERVICE.format(name="other"))
     (tmp_path / f"{name}_broken.py").write_text("raise RuntimeError('no\\nkey')")
+    (tmp_path / f"{name}_exits.py").write_text("import sys; sys.exit('bye')")
+    (tmp_path / f"{name}_permanent.py").write_text(PERMANENT)
     (tmp_path / f"{name}_needs.py").write_text("import not_installed_here")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -59,9 +77,18 @@ def test_several_services_are_separated_by_commas(module: str):
         ("{}:nothing", "has no nothing"),
         ("{}:number", "is a int without a layout"),
         ("{}:Service", "is a type without a layout"),
+        ("{}:handler", "name the Service, not a handler"),
+        ("{}:slow", "name the Service, not a handler"),
+        ("{}:factory", r"factory in module \w+ makes no service: ValueError: no key pf_live_\*"),
+        ("{}:empty", "is a NoneType without a layout"),
+        ("{}_exits:service", "cannot be imported: SystemExit: bye"),
+        ("{}_permanent:service", "cannot be imported: DataError: odd"),
         ("{}.deeper:service", "There is no module"),
         ("{}_not_there:service", "There is no module"),
-        ("{}_broken:service", "cannot be imported: RuntimeError: no key"),
+        (
+            "{}_broken:service",
+            r"cannot be imported: RuntimeError: no key \(line 1 of \w+_broken.py\)",
+        ),
         ("{}_needs:service", "cannot be imported: ModuleNotFoundError"),
         ("..:service", "cannot be imported|There is no module"),
         ("{0}:service,", "write module:name"),
@@ -72,6 +99,33 @@ def test_a_service_that_is_not_there_is_one_sentence(module: str, text: str, wor
     with pytest.raises(SettingsError, match=words) as caught:
         load_services(text.format(module))
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_takes_one_service(module: str):
+    """Two services for one worker are said to be one too many, not a module that is not there."""
+    with pytest.raises(SettingsError, match="a worker takes one service"):
+        load_service(f"{module}:service,{module}_two:service")
+
+
+def test_output_that_cannot_be_written_is_one_sentence():
+    """A full disk is no traceback, neither at once nor when Python ends."""
+    with Path("/dev/full").open("w") as full:
+        shown = subprocess.run(
+            [sys.executable, "-m", "fleet", "topology", "show"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert shown.returncode == 2
+    assert shown.stderr.count("\n") == 1
+    assert "Cannot write the output" in shown.stderr
+
+
+def test_a_virtual_host_needs_a_name(module: str):
+    """An empty --vhost would make definitions that no broker takes."""
+    options = ["--handlers", f"{module}:service", "--vhost", ""]
+    assert CliRunner().invoke(command, ["export", *options]).exit_code == 2
 
 
 def test_show_needs_no_broker_and_names_every_queue(module: str):
