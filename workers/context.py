@@ -43,7 +43,7 @@ class Effecting:
         self.result = msgspec.json.encode(result).decode()
 
     def not_done(self) -> None:
-        """Say that the world was not touched, whatever is raised next: it stays reserved."""
+        """Say that this attempt did not touch the world, whatever is raised next."""
         self.untouched = True
 
 
@@ -57,6 +57,7 @@ class Context:
 
     __slots__ = (
         "_state",
+        "_state_type",
         "allow_stale",
         "app",
         "attempt",
@@ -81,6 +82,7 @@ class Context:
         worker: str,
         app: Any,
         state: Any = None,
+        state_type: Any = None,
         effect: Effecting | None = None,
     ) -> None:
         self.event = event
@@ -95,6 +97,7 @@ class Context:
         self.writes: list[Callable[[Tx], object]] = []
         self.kept: Any = None
         self._state = state
+        self._state_type = state_type
 
     @property
     def state(self) -> Any:
@@ -102,14 +105,22 @@ class Context:
         return self._state if self.kept is None else self.kept
 
     def keep(self, state: Any) -> None:
-        """Make `state` the state of this event's key: an immutable value of the handler's type."""
+        """Make `state` the state of this event's key: an immutable value of the handler's type.
+
+        Raises LogicError where it is of another type.
+        """
+        if self._state_type is None or not isinstance(state, self._state_type):
+            raise LogicError(f"the state kept is a {type(state).__name__}, not the handler's type")
         self.kept = state
 
     def write(self, work: Callable[[Tx], object]) -> None:
         """Run `work` in the transaction of the journal row, in a savepoint of its own.
 
-        What it raises undoes it and is treated as if the handler had raised it.
+        What it raises undoes it and is treated as if the handler had raised it. Raises LogicError
+        in a handler with state: an undone write would leave the state of later events behind.
         """
+        if self._state_type is not None:
+            raise LogicError("a handler with state writes by keeping it")
         self.writes.append(work)
 
     def emit(self, event_type: str, payload: Mapping[str, Any] | msgspec.Struct, key: str) -> Event:

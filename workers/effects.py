@@ -14,17 +14,22 @@ def outcome_of(effect: Effecting, decision: Decision) -> EffectResult:
     unless the other side said no or the handler said that the world was not touched (invariant 8).
     """
     state: EffectState
+    error = ""
+    # What an attempt knows of itself says nothing about the one before it.
+    is_sure = effect.untouched and effect.before is None
     match decision:
-        case Ack(skipped=reason) if reason:
+        case Ack(skipped=reason) if reason and effect.before is None:
             return EffectResult(effect.key, "none", holder=effect.holder)
+        case Ack(skipped=reason) if reason:
+            state, error = "failed", reason
         case Ack():
             return EffectResult(effect.key, "done", result=effect.result, holder=effect.holder)
         case Postpone():
-            state, error = ("unknown" if effect.before else "reserved"), ""
+            state = "unknown" if effect.before else "reserved"
         case Expire():
             state, error = "failed", decision.reason
         case Fail():
-            state, error = ("failed" if effect.untouched else "unknown"), decision.failure.message
+            state, error = ("failed" if is_sure else "unknown"), decision.failure.message
         case _:
-            state, error = ("reserved" if effect.untouched else "unknown"), decision.failure.message
+            state, error = ("reserved" if is_sure else "unknown"), decision.failure.message
     return EffectResult(effect.key, state, error=error, holder=effect.holder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -17,14 +17,16 @@ from fleet.core.errors import DataError
 from fleet.core.events import Event, read_event
 from fleet.core.failure import describe, failure
 from fleet.store import journal
-from fleet.store.api import Candidate, Claim, Store
+from fleet.store.api import Candidate, Claim, Standing, Store
 from workers.job import Job
 from workers.lanes import LaneKeeper
+from workers.loops import Loops
 from workers.patience import until_stored
 from workers.pool import Pool
 from workers.process import expiry
 from workers.registry import Handler, Service
 
+MAX_KEY = 256
 HOLD_MARGIN_S = 10.0
 """How much longer than its deadline a handler has its effect to itself."""
 
@@ -38,6 +40,7 @@ class Intake:
     def __init__(
         self,
         *,
+        loops: Loops,
         service: Service,
         worker: str,
         store: Store,
@@ -56,12 +59,12 @@ class Intake:
         self._pure = Recent()
         self._in_hand: dict[str, list[Delivery]] = {}
         self._stopped = False
+        self._loops = loops
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> asyncio.Task[None]:
-        """Begin to take what is handed over; the task ends by `stop` or by an error."""
-        self._task = asyncio.create_task(self._run(), name="intake")
-        return self._task
+    def start(self) -> None:
+        """Begin to take what is handed over."""
+        self._task = self._loops.start(self._run())
 
     def hand_over(self, delivery: Delivery) -> None:
         """Take `delivery` with the next batch."""
@@ -72,12 +75,11 @@ class Intake:
         """Note that `job` is settled: its twins may follow."""
         if job.event is None or job.handler is None:
             return
-        if job.handler.effect == "pure":
-            if isinstance(job.decision, Ack):
-                self._pure.add(job.event.event_id)
-            return
-        for twin in self._in_hand.pop(job.event.event_id, ()):
-            self.hand_over(twin)
+        if job.handler.effect == "pure" and isinstance(job.decision, Ack):
+            self._pure.add(job.event.event_id)
+        if job.in_hand:
+            for twin in self._in_hand.pop(job.event.event_id, ()):
+                self.hand_over(twin)
 
     def waiting(self) -> list[Delivery]:
         """Take out what was not handed on yet."""
@@ -88,7 +90,7 @@ class Intake:
         return taken
 
     async def stop(self) -> None:
-        """Finish the batch in hand and take no other."""
+        """Finish the batch in hand and take no other. A caller in a hurry cancels this."""
         self._stopped = True
         self._wake.set()
         if self._task is not None:
@@ -105,7 +107,7 @@ class Intake:
             read = (self._read(delivery, now_ms) for delivery in batch if delivery.is_ours)
             jobs = [job for job in read if job is not None]
             if jobs:
-                await self._admit(jobs, now_ms)
+                await self._admit(jobs)
 
     def _read(self, delivery: Delivery, now_ms: int) -> Job | None:
         """The delivery as a job for the pool; None where a decision stands or it has to wait."""
@@ -115,14 +117,16 @@ class Intake:
             job.handler = handler = self._service.find(event.type)
             if handler is None:
                 job.decision = Fail(failure("data", "UnknownType", f"nobody handles {event.type}"))
+            elif self._waits(job, event, handler):
+                return None
             else:
                 job.payload = handler.read(event)
                 job.key = self._lane_key(event) if delivery.origin.is_lane else ""
                 job.decision = expiry(job, now_ms)
-        except DataError as error:
+        except Exception as error:  # noqa: BLE001 - a payload's own checks may raise anything
             job.decision = Fail(describe(error))
-        if job.decision is None and job.handler is not None and job.event is not None:
-            return self._hold_back(job, job.event, job.handler)
+        if job.decision is None:
+            return job
         self._finished(job)
         return None
 
@@ -130,54 +134,60 @@ class Intake:
         lanes = self._service.lanes
         return str(event.payload.get(lanes.key, "")) if lanes else ""
 
-    def _hold_back(self, job: Job, event: Event, handler: Handler) -> Job | None:
+    def _waits(self, job: Job, event: Event, handler: Handler) -> bool:
+        """Whether the event is in hand already: then it is looked at again once that is settled."""
         if handler.effect == "pure":
             if event.event_id in self._pure and not job.headers.replay_count:
                 job.decision = Ack(skipped="seen")
                 self._finished(job)
-                return None
-            return job
+                return True
+            return False
         twins = self._in_hand.get(event.event_id)
         if twins is not None:
             twins.append(job.delivery)
-            return None
+            return True
         self._in_hand[event.event_id] = []
-        return job
+        job.in_hand = True
+        return False
 
-    async def _admit(self, jobs: Sequence[Job], now_ms: int) -> None:
+    async def _admit(self, jobs: Sequence[Job]) -> None:
         known = [job for job in jobs if cast("Handler", job.handler).effect != "pure"]
         if known:
-            await self._ask(known, now_ms)
+            await self._ask(known)
         queues = {job.delivery.origin.queue for job in known if job.delivery.origin.is_lane}
         if queues:
             await until_stored(lambda: self._lanes.hold(queues))
-        starts = await self._starts([job for job in jobs if job.delivery.redelivered])
+        starts = await self._starts([job for job in jobs if job.delivery.is_suspect])
         for job in jobs:
             lane = self._lanes.get(job.delivery.origin.queue) if queues else None
             job.epoch = lane.epoch if lane else 0
             self._pool.put(job, starts.get(cast("Event", job.event).event_id, 0))
 
-    async def _ask(self, jobs: Sequence[Job], now_ms: int) -> None:
-        candidates = []
-        for job in jobs:
-            try:
-                candidates.append(self._candidate(job, now_ms))
-            except Exception as error:  # noqa: BLE001 - a key function is the user's code
-                job.decision = Fail(describe(error))
-                candidates.append(self._candidate(job, now_ms))
-        standings = await until_stored(lambda: self._store.admit(candidates, now_ms))
-        for job, standing in zip(jobs, standings, strict=True):
+    async def _ask(self, jobs: Sequence[Job]) -> None:
+        """Learn each job's standing; the effect of one that is new is reserved for it."""
+
+        async def admit() -> list[Standing]:
+            # Anew each time: a hold counts from when it is written, not from when it was wished.
+            now_ms = time.time_ns() // 1_000_000
+            return await self._store.admit([self._candidate(job, now_ms) for job in jobs], now_ms)
+
+        for job, standing in zip(jobs, await until_stored(admit), strict=True):
             job.standing = standing
 
     def _candidate(self, job: Job, now_ms: int) -> Candidate:
         handler, event = cast("Handler", job.handler), cast("Event", job.event)
         claim = None
         if handler.key is not None and job.decision is None:
+            try:
+                key = _sound(handler.key(job.payload))
+            except Exception as error:  # noqa: BLE001 - a key function is the user's code
+                job.decision = Fail(describe(error))
+                return Candidate(self._service.name, event.event_id, job.headers.replay_count)
             job.held_until_ms = now_ms + int((handler.deadline + HOLD_MARGIN_S) * 1000)
             # Two events of one key in one worker are two holders.
             job.holder = f"{self._worker} {event.event_id}"
             claim = Claim(
-                key=handler.key(job.payload),
+                key=key,
                 kind=event.type,
                 holder=job.holder,
                 held_until_ms=job.held_until_ms,
@@ -186,8 +196,15 @@ class Intake:
         return Candidate(self._service.name, event.event_id, job.headers.replay_count, claim)
 
     async def renew(self, job: Job) -> None:
-        """Claim the effect of a job again that waited longer than the claim was good for."""
-        await self._ask([job], time.time_ns() // 1_000_000)
+        """Claim the effect of a job again that waited longer than the claim was good for.
+
+        If nobody had it in between, it is still as fresh as it was: we have not called anybody.
+        """
+        was = job.standing
+        await self._ask([job])
+        now = job.standing
+        if was.fresh and now.effect is not None and now.effect.holder == job.holder:
+            job.standing = Standing(effect=now.effect, fresh=now.effect.state == "reserved")
 
     async def started(self, job: Job) -> int:
         """Commit that a delivery which came back is about to run; how often it was, with this."""
@@ -207,3 +224,10 @@ class Intake:
         return await until_stored(
             lambda: self._store.read(lambda tx: journal.starts(tx, self._service.name, ids))
         )
+
+
+def _sound(key: Any) -> str:
+    """An effect key that every store keeps as it is; raises DataError for any other."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not key.isprintable():
+        raise DataError(f"an effect key is 1 to {MAX_KEY} printable characters")
+    return key

@@ -20,7 +20,8 @@ class Job:
     """A delivery, what was read from it, and what became of it.
 
     `event` and `handler` are None where the delivery could not be read or nobody handles it; then
-    a decision stands from the start.
+    a decision stands from the start. `passed` is set once nobody has to wait for it any more.
+    Without a decision it is dropped: its channel is gone, and it comes again.
     """
 
     __slots__ = (
@@ -33,10 +34,11 @@ class Job:
         "headers",
         "held_until_ms",
         "holder",
+        "in_hand",
         "key",
+        "passed",
         "payload",
         "sequence",
-        "settled",
         "standing",
         "started",
         "unsendable",
@@ -52,10 +54,11 @@ class Job:
         self.decision: Decision | None = None
         self.context: Context | None = None
         self.holder = ""
+        self.in_hand = False
         self.key = ""
         self.epoch = 0
         self.sequence = 0
         self.held_until_ms = 0
         self.started = False
         self.unsendable = False
-        self.settled: asyncio.Event | None = None
+        self.passed: asyncio.Event | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from fleet.core.decision import Ack, Fail
@@ -13,9 +13,10 @@ from fleet.core.failure import failure
 from workers.context import Context
 from workers.gate import Gate
 from workers.job import Job
-from workers.lanes import LaneKeeper
+from workers.lanes import Lane, LaneKeeper
+from workers.loops import Loops
 from workers.middleware import Call
-from workers.process import effecting, in_lane, judge, process
+from workers.process import effecting, expiry, in_lane, judge, process
 from workers.registry import Handler
 
 MAX_STARTS = 3
@@ -38,6 +39,7 @@ class Pool:
     def __init__(
         self,
         *,
+        loops: Loops,
         concurrency: int,
         call: Call,
         worker: str,
@@ -57,21 +59,21 @@ class Pool:
         self._suspects: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
         self._lane_work: dict[str, asyncio.Queue[Job]] = {}
         self._count = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops = loops
         self._concurrency = concurrency
         self.app: Any = None
 
-    def start(self) -> Sequence[asyncio.Task[None]]:
-        """Begin to run what is put in; the tasks end only by an error."""
-        slots = [self._run_all(self._work) for _ in range(self._concurrency)]
-        self._tasks = [asyncio.create_task(loop) for loop in [*slots, self._run_suspects()]]
-        return tuple(self._tasks)
+    def start(self) -> None:
+        """Begin to run what is put in."""
+        for _ in range(self._concurrency):
+            self._loops.start(self._run_all(self._work))
+        self._loops.start(self._run_suspects())
 
     def put(self, job: Job, starts: int) -> None:
         """Run `job` when its turn comes; `starts` counts for one that came back."""
         if job.delivery.origin.is_lane:
             self._lane(job.delivery.origin.queue).put_nowait(job)
-        elif job.delivery.redelivered:
+        elif job.delivery.is_suspect:
             self._count += 1
             self._suspects.put_nowait((starts, self._count, job))
         else:
@@ -87,24 +89,18 @@ class Pool:
         async with self._gate.alone():
             pass
 
-    async def stop(self) -> None:
-        """Cancel what runs; its deliveries stay unsettled and come again."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     def _lane(self, queue: str) -> asyncio.Queue[Job]:
         work = self._lane_work.get(queue)
         if work is None:
             work = self._lane_work[queue] = asyncio.Queue()
-            self._tasks.append(asyncio.create_task(self._run_all(work)))
+            self._loops.start(self._run_all(work))
         return work
 
     async def _run_all(self, work: asyncio.Queue[Job]) -> None:
         gate, turn = self._gate, 0
         while True:
             job = await work.get()
-            if job.delivery.redelivered:
+            if job.delivery.is_suspect:
                 await self._run_alone(job)
                 continue
             if not gate.is_open:
@@ -122,61 +118,70 @@ class Pool:
         while True:
             _, _, job = await self._suspects.get()
             await self._run_alone(job)
+            await asyncio.sleep(0)  # who waits at the gate has a turn between two suspects
 
     async def _run_alone(self, job: Job) -> None:
         """Run a job that came back: a start is on record first, so that a killer is known.
 
-        It is alone until it is settled: what waited for its commit would come back with a killer
-        that follows, and count a start more each time.
+        It is alone until it is settled (or has to wait for the broker to take its messages): what
+        waited for its commit would come back with a killer that follows, and count a start more
+        each time.
         """
-        job.settled = asyncio.Event()
+        job.passed = asyncio.Event()
         async with self._gate.alone():
-            if job.decision is None and judge(job, _now_ms()) is None:
+            if job.delivery.is_ours and job.decision is None and not self._judged(job):
                 starts = await self._started(job)
                 if starts > MAX_STARTS:
-                    reason = f"it was started {MAX_STARTS} times and its worker died each time"
+                    reason = f"it came back {MAX_STARTS} times without an end: it kills its worker"
                     job.decision = Fail(failure("resource", "WorkerKilled", reason))
             await self._run(job)
-            await job.settled.wait()
+            await job.passed.wait()
 
-    async def _run(self, job: Job) -> None:
-        if not job.delivery.is_ours:
-            self._finished(job)
-            return
+    def _judged(self, job: Job) -> bool:
+        """Whether a decision stands that needs no handler."""
         if job.decision is None:
             job.decision = judge(job, _now_ms())
-        if job.decision is None:
+        return job.decision is not None
+
+    async def _run(self, job: Job) -> None:
+        if job.delivery.is_ours and not self._judged(job):
             await self._handle(job)
         if job.delivery.origin.is_lane and job.decision is not None:
             job.decision = in_lane(job.decision)
         self._finished(job)
 
     async def _handle(self, job: Job) -> None:
-        handler, event = cast("Handler", job.handler), cast("Event", job.event)
-        now_ms = _now_ms()
+        handler, now_ms = cast("Handler", job.handler), _now_ms()
         if job.held_until_ms and now_ms + handler.deadline * 1000 > job.held_until_ms:
             await self._renew(job)
-            job.decision = judge(job, now_ms)
-            if job.decision is not None:
+            if self._judged(job):
                 return
-        state = None
-        if handler.state is not None:
-            lane = self._lanes.get(job.delivery.origin.queue)
-            state = lane.states.get(job.key, (0, None))[1] if lane else None
-        job.context = context = Context(
-            event,
+        lane = self._lanes.get(job.delivery.origin.queue) if handler.state is not None else None
+        if handler.state is not None and (lane is None or lane.epoch != job.epoch):
+            return  # the lane was taken; what we know of its state is not the truth
+        job.context = context = self._context(job, now_ms, lane)
+        # It may have waited since it was read; an effect that may be under way is asked about.
+        is_certain = context.effect is None or context.effect.before is None
+        job.decision = expiry(job, now_ms) if is_certain else None
+        if job.decision is None:
+            job.decision = await process(job, context, self._call)
+        if context.kept is not None and isinstance(job.decision, Ack):
+            self._lanes.keep(job)
+
+    def _context(self, job: Job, now_ms: int, lane: Lane | None) -> Context:
+        handler = cast("Handler", job.handler)
+        return Context(
+            cast("Event", job.event),
             attempt=job.headers.attempt,
             is_replay=job.headers.replay_count > 0,
             allow_stale=job.headers.allow_stale,
             now_ms=now_ms,
             worker=self._worker,
             app=self.app,
-            state=state,
+            state=lane.states.get(job.key, (0, None))[1] if lane else None,
+            state_type=handler.state,
             effect=effecting(job),
         )
-        job.decision = await process(job, context, self._call)
-        if context.kept is not None and isinstance(job.decision, Ack):
-            self._lanes.keep(job)
 
 
 def _now_ms() -> int:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 from typing import Any, cast
 
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone, Retry
-from fleet.core.errors import LogicError, NotNowError, RefusedError
+from fleet.core.errors import LogicError, NotNowError, RefusedError, StateError
 from fleet.core.events import Event
-from fleet.core.failure import failure
+from fleet.core.failure import Failure, failure
 from workers.context import Context, Effecting
 from workers.job import Job
 from workers.middleware import Call
@@ -22,29 +22,62 @@ MIN_WAIT_S, MAX_WAIT_S = 0.25, 1.0
 
 
 async def process(job: Job, context: Context, call: Call) -> Decision:
-    """What to do with `job` after its handler had it. Raises only on cancellation.
+    """What to do with `job` after its handler had it. Raises only when the worker is cancelled.
 
     `call` is the handler with the middlewares around it. An exception of the handler becomes a
     decision by its retry policy; an effect whose outcome is not known is asked about first.
     """
     handler, event = cast("Handler", job.handler), cast("Event", job.event)
+    age = (context.now_ms - event.ts) / 1000
     try:
         if context.effect is not None:
-            known = await _known(job, handler, context)
-            if known is not None:
-                return known
-        result = call(handler, context, job.payload)
-        if handler.is_async or not (result is None or isinstance(result, Decision)):
-            result = await _within(handler.deadline, cast("Awaitable[Result]", result))
-        decision = _checked(handler, result)
-        return _bounded(decision, handler, (context.now_ms - event.ts) / 1000)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises, its delivery is settled
-        if context.effect is not None and isinstance(error, RefusedError | NotNowError):
-            context.effect.not_done()
-        age = (context.now_ms - event.ts) / 1000
+            result = await _within(handler.deadline, _ask_then_call(job, context, call))
+        else:
+            result = call(handler, context, job.payload)
+            if handler.is_async or not (result is None or isinstance(result, Decision)):
+                result = await _within(handler.deadline, cast("Awaitable[Result]", result))
+        return _bounded(_checked(handler, result), handler, age)
+    except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - all is settled
+        _reraise_if_stopped(error)
+        effect = context.effect
+        # While an earlier attempt may have been carried out, a refusal says nothing about that.
+        if effect and effect.before is None and isinstance(error, RefusedError | NotNowError):
+            effect.not_done()
         return handler.retry.decide(
-            error, attempt=job.headers.attempt, age=age, uniform=random.uniform
+            _as_failure(error), attempt=job.headers.attempt, age=age, uniform=random.uniform
         )
+
+
+async def _ask_then_call(job: Job, context: Context, call: Call) -> Result:
+    """Call the handler of an effect; first ask about one that an earlier attempt may have had."""
+    handler, effect = cast("Handler", job.handler), context.effecting
+    if effect.before is not None:
+        if handler.unknown is None:
+            reason = "an earlier attempt may have succeeded"
+            return Fail(failure("state", "UnknownOutcome", reason))
+        answer = handler.unknown(context, job.payload)
+        if not (answer is None or isinstance(answer, Decision)):
+            answer = await answer
+        if answer is not None:
+            return answer
+        effect.before = None
+    result = call(handler, context, job.payload)
+    if result is None or isinstance(result, Decision):
+        return result
+    return await result
+
+
+def _reraise_if_stopped(error: BaseException) -> None:
+    """Tell the worker's own cancellation from that of something the handler waited for."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+def _as_failure(error: BaseException) -> Exception:
+    if isinstance(error, asyncio.CancelledError):
+        return StateError("what the handler waited for was cancelled")
+    return error if isinstance(error, Exception) else LogicError("the handler tried to exit")
 
 
 def judge(job: Job, now_ms: int) -> Decision | None:
@@ -91,21 +124,6 @@ def effecting(job: Job) -> Effecting | None:
     return Effecting(effect.key, None if job.standing.fresh else effect, job.holder)
 
 
-async def _known(job: Job, handler: Handler, context: Context) -> Decision | None:
-    """Ask about an effect that an earlier attempt may have had; None: it certainly had none."""
-    effect = context.effecting
-    if effect.before is None:
-        return None
-    if handler.unknown is None:
-        return Fail(failure("state", "UnknownOutcome", "an earlier attempt may have succeeded"))
-    answer = handler.unknown(context, job.payload)
-    if not (answer is None or isinstance(answer, Decision)):
-        answer = await _within(handler.deadline, answer)
-    if answer is None:
-        effect.before = None
-    return None if answer is None else _checked(handler, answer)
-
-
 async def _within(deadline: float, result: Awaitable[Any]) -> Any:
     try:
         async with asyncio.timeout(deadline):
@@ -122,8 +140,17 @@ def _bounded(decision: Decision, handler: Handler, age: float) -> Decision:
 
 
 def _checked(handler: Handler, result: Any) -> Decision:
-    if result is None:
-        return DONE
-    if isinstance(result, Decision):
-        return result
-    raise LogicError(f"{handler.name} returned {type(result).__name__}, which is no decision")
+    """The decision that was returned; raises LogicError for what could not be carried out."""
+    match result:
+        case None:
+            return DONE
+        case (
+            Ack(skipped=str())
+            | Expire(reason=str())
+            | Postpone(reason=str())
+            | Retry(failure=Failure())
+            | Fail(failure=Failure())
+        ):
+            return result
+        case _:
+            raise LogicError(f"{handler.name} returned {type(result).__name__}, no sound decision")

@@ -18,18 +18,23 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 from fleet.core.envelope import EVENT_ID
-from fleet.core.errors import DataError, PublishError
+from fleet.core.errors import PublishError, PublishNacked
 from fleet.core.events import Event
+from fleet.core.failure import describe
 from fleet.core.ulid import is_ulid
 from fleet.store.api import KeyState, Outcome, Settled, Store, Verdict
 from workers.effects import outcome_of
 from workers.job import Job
+from workers.loops import Loops
 from workers.patience import until_stored
+from workers.process import in_lane
 from workers.registry import Handler
 from workers.roads import Roads
 
 log = structlog.get_logger("fleet.workers")
 
+PATIENCE_S = 5.0
+"""How long a job waits for room for its events before it makes room itself."""
 GROUP = 64
 LINGER_S = 0.01
 """A group of fewer than GROUP waits so long for more. At a low rate a commit for each event would
@@ -49,6 +54,7 @@ class Settler:
     def __init__(
         self,
         *,
+        loops: Loops,
         service: str,
         worker: str,
         store: Store,
@@ -57,6 +63,7 @@ class Settler:
         settled: Callable[[Job], None],
         fenced: Callable[[str], None],
     ) -> None:
+        self._loops = loops
         self._service = service
         self._worker = worker
         self._store = store
@@ -66,20 +73,20 @@ class Settler:
         self._fenced = fenced
         self._ready: list[Job] = []
         self._behind: dict[str, deque[Job]] = {}
+        self._open = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
-        self._publishing: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> asyncio.Task[None]:
-        """Begin to settle what is added; the task ends only by an error."""
-        self._task = asyncio.create_task(self._run(), name="settle")
-        return self._task
+    def start(self) -> None:
+        """Begin to settle what is added."""
+        self._loops.start(self._run())
 
     def add(self, job: Job) -> None:
-        """Settle `job`, which has its decision, as soon as may be."""
+        """Settle `job`, which has its decision, as soon as may be; without one it is dropped."""
+        self._open += 1
+        self._idle.clear()
         behind = self._behind.get(job.delivery.origin.queue)
         if behind is not None and job.delivery.origin.is_lane:
             behind.append(job)
@@ -88,27 +95,22 @@ class Settler:
 
     async def drained(self) -> None:
         """Return once everything added is settled."""
-        while self._publishing or not self._idle.is_set():
-            await asyncio.gather(*self._publishing)
-            await self._idle.wait()
-
-    async def stop(self) -> None:
-        """Stop at once; what is not settled comes again."""
-        tasks = [*self._publishing, *([self._task] if self._task else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._idle.wait()
 
     def _start(self, job: Job) -> None:
-        if not job.delivery.is_ours:
-            self._settled(job)
-        elif self._roads.needed(job):
+        if not _is_kept(job):
+            self._end(job)
+        elif self._roads.needed(job) and _is_sent(job):
             self._hold_lane(job)
-            task = asyncio.create_task(self._send(job))
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+            self._loops.start(self._send(job))
         else:
             self._queue(job)
+
+    def _end(self, job: Job) -> None:
+        self._open -= 1
+        if not self._open:
+            self._idle.set()
+        self._settled(job)
 
     def _hold_lane(self, job: Job) -> None:
         """Let what follows in the lane wait: its state holds what this job has not settled yet."""
@@ -117,7 +119,7 @@ class Settler:
 
     def _release_lane(self, job: Job) -> None:
         queue = job.delivery.origin.queue
-        behind = self._behind.pop(queue, None)
+        behind = self._behind.pop(queue, None) if job.delivery.origin.is_lane else None
         while behind:
             self._start(behind.popleft())
             if queue in self._behind:
@@ -126,40 +128,44 @@ class Settler:
 
     def _queue(self, job: Job) -> None:
         self._ready.append(job)
-        self._idle.clear()
         self._wake.set()
         # Who runs alone has everybody waiting.
-        if len(self._ready) >= GROUP or job.settled is not None:
+        if len(self._ready) >= GROUP or job.passed is not None:
             self._full.set()
 
     async def _send(self, job: Job) -> None:
         """Publish what the decision asks for; until that is confirmed the delivery stays ours."""
+        began = time.monotonic()
         for delay in backoff(random.uniform, first=0.2, cap=10.0):
             try:
-                for message in self._roads.messages(job, _now_ms()):
-                    await self._publisher.publish(
-                        message.exchange,
-                        message.key,
-                        message.body,
-                        headers=message.headers,
-                        expiration_ms=message.expiration_ms,
-                    )
+                await self._publish(job)
+                break
             except PublishError as error:
                 log.warning("not published yet", reason=str(error), queue=_queue_of(job))
+                if job.passed is not None:
+                    job.passed.set()  # the broker may have no room until others run
+                if isinstance(error, PublishNacked) and time.monotonic() - began > PATIENCE_S:
+                    _step_back(job)
                 await asyncio.sleep(delay)
-            except DataError as error:
-                log.error("left to the broker to park", reason=str(error), queue=_queue_of(job))
-                job.unsendable = True
+            except Exception as error:  # noqa: BLE001 - whatever it is, the delivery is settled
+                _give_up(job, error)
+            if not _is_sent(job) or job.unsendable:
                 break
-            else:
-                break
-            if not job.delivery.is_ours:
-                break
-        if job.delivery.is_ours:
+        if _is_kept(job):
             self._queue(job)
         else:
-            self._settled(job)
+            self._end(job)
         self._release_lane(job)
+
+    async def _publish(self, job: Job) -> None:
+        for message in self._roads.messages(job, _now_ms()):
+            await self._publisher.publish(
+                message.exchange,
+                message.key,
+                message.body,
+                headers=message.headers,
+                expiration_ms=message.expiration_ms,
+            )
 
     async def _run(self) -> None:
         while True:
@@ -170,8 +176,6 @@ class Settler:
             self._full.clear()
             batch, self._ready = self._ready, []
             await self._settle(batch)
-            if not self._ready:
-                self._idle.set()
 
     async def _more(self) -> None:
         with suppress(TimeoutError):
@@ -179,10 +183,9 @@ class Settler:
                 await self._full.wait()
 
     async def _settle(self, batch: Sequence[Job]) -> None:
-        journaled = [job for job in batch if _is_journaled(job)]
         lines: set[AckLine] = set()
-        if journaled:
-            rows = self._rows(journaled)
+        journaled, rows = self._rows([job for job in batch if _is_journaled(job)])
+        if rows:
             verdicts = await until_stored(lambda: self._store.commit(rows))
             for job, verdict in zip(journaled, verdicts, strict=True):
                 self._apply(job, verdict, lines)
@@ -197,23 +200,29 @@ class Settler:
             self._rolled_back(job, verdict)
         elif verdict == "fenced":
             self._fenced(job.delivery.origin.queue)
-            self._settled(job)
+            self._end(job)
         else:
             self._ack(job, lines)
 
     def _rolled_back(self, job: Job, error: Exception) -> None:
-        """What the handler wanted written raised: decide as if the handler had."""
+        """What the handler wanted written raised: decide as if the handler had.
+
+        Where an effect is done there is no second attempt, for it would find the effect done and
+        never write what failed here.
+        """
         handler, event = cast("Handler", job.handler), cast("Event", job.event)
-        job.decision = handler.retry.decide(
-            error,
-            attempt=job.headers.attempt,
-            age=(_now_ms() - event.ts) / 1000,
-            uniform=random.uniform,
-        )
-        if job.delivery.origin.is_lane:
-            self._fenced(job.delivery.origin.queue)
+        if job.context is not None and job.context.effect is not None:
+            job.decision = Fail(describe(error))
+        else:
+            decision = handler.retry.decide(
+                error,
+                attempt=job.headers.attempt,
+                age=(_now_ms() - event.ts) / 1000,
+                uniform=random.uniform,
+            )
+            job.decision = in_lane(decision) if job.delivery.origin.is_lane else decision
         job.context = None
-        self.add(job)
+        self._start(job)
 
     def _ack(self, job: Job, lines: set[AckLine]) -> None:
         if job.unsendable:
@@ -221,14 +230,20 @@ class Settler:
         else:
             job.delivery.ack()
         lines.add(job.delivery.line)
-        self._settled(job)
+        self._end(job)
 
-    def _rows(self, jobs: Sequence[Job]) -> list[Settled]:
+    def _rows(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Settled]]:
+        """What to commit, and for which jobs; what cannot be written is decided anew."""
         now_ms = _now_ms()
         saved: set[tuple[str, str]] = set()
-        rows = [self._row(job, now_ms, self._states(job, saved)) for job in reversed(jobs)]
+        rows: list[tuple[Job, Settled]] = []
+        for job in reversed(jobs):
+            try:
+                rows.append((job, self._row(job, now_ms, self._states(job, saved))))
+            except Exception as error:  # noqa: BLE001 - a state of the user's that is no JSON
+                self._rolled_back(job, error)
         rows.reverse()
-        return rows
+        return [job for job, _ in rows], [row for _, row in rows]
 
     def _states(self, job: Job, saved: set[tuple[str, str]]) -> tuple[KeyState, ...]:
         """The state to save with a job: of each key the last one of a group is enough."""
@@ -253,6 +268,8 @@ class Settler:
             case Expire(reason=text) | Postpone(reason=text):
                 reason = text
         done = isinstance(decision, Ack)
+        if not _is_sent(job):
+            outcome = ""  # it comes again; only what became of its effect is known
         return Settled(
             service=self._service,
             event_id=event.event_id if event else _claimed_id(job),
@@ -262,7 +279,8 @@ class Settler:
             at_ms=context.now_ms if context else now_ms,
             handler=job.handler.name if job.handler else "",
             reason=reason[:500],
-            replay_count=job.headers.replay_count,
+            # A body that cannot be read may name another's id; its row must not stand for that.
+            replay_count=job.headers.replay_count if event else -1,
             age_ms=max(0, (context.now_ms if context else now_ms) - event.ts) if event else 0,
             writes=tuple(context.writes) if context and done else (),
             states=states,
@@ -275,13 +293,47 @@ class Settler:
         )
 
 
+def _is_kept(job: Job) -> bool:
+    """Whether there is anything to settle: not for what was dropped, or comes again unchanged."""
+    if job.decision is None:
+        return False
+    return _is_sent(job) or (job.context is not None and job.context.effect is not None)
+
+
+def _is_sent(job: Job) -> bool:
+    """Whether its decision is carried out: while it is ours, or where the handler is done.
+
+    After a lost channel the message comes again, so a second one must not be sent in its place.
+    """
+    return job.delivery.is_ours or (isinstance(job.decision, Ack) and job.context is not None)
+
+
+def _step_back(job: Job) -> None:
+    """Take a job whose events find no room back from the handler, to come again later.
+
+    If all that is prefetched waited for room in the very queue it came from, nobody would ever
+    make any. An effect that is done, and a lane, wait.
+    """
+    context, is_lane = job.context, job.delivery.origin.is_lane
+    if isinstance(job.decision, Ack) and context and not context.effect and not is_lane:
+        job.decision = Postpone(PATIENCE_S, "its events find no room")
+        job.context = None
+
+
+def _give_up(job: Job, error: Exception) -> None:
+    """Fail what cannot be published; what cannot even be failed is the broker's to park."""
+    log.error("cannot be published", reason=str(error), queue=_queue_of(job))
+    job.unsendable = isinstance(job.decision, Fail)
+    job.decision = Fail(describe(error))
+
+
 def _is_journaled(job: Job) -> bool:
     """Whether a row is owed: not for what has one, is pure and done, or cannot be named."""
     if job.standing.seen is not None:
         return False
     if job.event is None:
         return bool(_claimed_id(job))
-    if job.handler is None or job.handler.effect != "pure":
+    if job.handler is None or job.handler.effect != "pure" or job.started:
         return True
     return not isinstance(job.decision, Ack) or bool(job.context and job.context.writes)
 

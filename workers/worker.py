@@ -12,7 +12,6 @@ import structlog
 
 from fleet.amqp.connection import Link
 from fleet.amqp.consumer import Subscription
-from fleet.amqp.delivery import Delivery
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
 from fleet.store import bindings
@@ -22,6 +21,7 @@ from workers.context import Startup
 from workers.intake import Intake
 from workers.job import Job
 from workers.lanes import LaneKeeper
+from workers.loops import Loops
 from workers.middleware import Middleware, compose
 from workers.placement import delay_s, has_priorities, rank
 from workers.pool import Pool
@@ -39,7 +39,7 @@ log = structlog.get_logger("fleet.workers")
 class Worker:
     """Runs `service` on one event loop, on two connections, over an open store.
 
-    `handled` counts the deliveries that were settled.
+    `handled` counts the deliveries that are done with, those that were lost on the way too.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Worker:
         self._publisher = ConfirmedPublisher(self._publishing)
         lane = service.find(layout.lanes.type) if layout.lanes else None
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
+        self._loops = Loops()
         self._settler = Settler(
+            loops=self._loops,
             service=service.name,
             worker=self.name,
             store=store,
@@ -70,6 +72,7 @@ class Worker:
             fenced=self._on_fenced,
         )
         self._pool = Pool(
+            loops=self._loops,
             concurrency=settings.concurrency,
             call=compose(middlewares),
             worker=self.name,
@@ -79,6 +82,7 @@ class Worker:
             renew=self._on_renew,
         )
         self._intake = Intake(
+            loops=self._loops,
             service=service,
             worker=self.name,
             store=store,
@@ -105,14 +109,28 @@ class Worker:
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._consuming)
             self._pool.app = await self._app(stack)
-            loops = [self._settler.start(), self._intake.start(), *self._pool.start()]
-            starting = asyncio.create_task(self._subscribe(await self._version()))
+            self._settler.start()
+            self._pool.start()
+            self._intake.start()
+            starting = self._loops.start(self._subscribe(await self._version()))
             try:
                 log.info("worker ready", worker=self.name, service=self._service.name)
-                await _until(stop, loops)
+                await self._until(stop)
             finally:
                 starting.cancel()
                 await self._drain()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for a stop request; raise what ended one of our loops."""
+        asked = asyncio.create_task(stop.wait())
+        broken = asyncio.create_task(self._loops.broken())
+        try:
+            await asyncio.wait({asked, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                broken.result()
+        finally:
+            asked.cancel()
+            broken.cancel()
 
     async def _app(self, stack: AsyncExitStack) -> Any:
         if self._service.lifespan is None:
@@ -156,8 +174,8 @@ class Worker:
 
     def _on_settled(self, job: Job) -> None:
         self.handled += 1
-        if job.settled is not None:
-            job.settled.set()
+        if job.passed is not None:
+            job.passed.set()
         self._intake.release(job)
 
     def _on_fenced(self, queue: str) -> None:
@@ -176,45 +194,43 @@ class Worker:
         """Finish what runs, hand back what was only prefetched, close the channels."""
         subscriptions = list(self._subscriptions.values())
         await asyncio.gather(*(one.cancel() for one in subscriptions))
-        await self._intake.stop()
-        waiting = [*self._intake.waiting(), *(job.delivery for job in self._pool.waiting())]
-        await _give_back(waiting)
+        handed_back = 0
         try:
             async with asyncio.timeout(self._settings.grace_s):
+                await self._intake.stop()
+                handed_back = await self._hand_back()
                 await self._pool.idle()
                 await self._settler.drained()
         except TimeoutError:
             log.warning("the grace is over; what still runs comes again")
-        await self._pool.stop()
-        await self._settler.stop()
+            handed_back += await self._hand_back()
+        await self._loops.stop()
         await asyncio.gather(*(one.stop() for one in subscriptions))
-        log.info("worker drained", worker=self.name, handed_back=len(waiting))
+        log.info("worker drained", worker=self.name, handed_back=handed_back)
+
+    async def _hand_back(self) -> int:
+        waiting = [*self._intake.waiting(), *(job.delivery for job in self._pool.waiting())]
+        for delivery in waiting:
+            delivery.give_back()
+        for line in {delivery.line for delivery in waiting}:
+            await line.flush()
+        return len(waiting)
 
 
 async def check_fed(service: Service, store: Store) -> None:
-    """Raise TopologyError where no binding feeds one of the service's handlers."""
+    """Raise TopologyError where no binding feeds a handler, or where lanes are other than bound."""
+    layout = service.layout()
     fed = await store.read(lambda tx: bindings.of(tx, service.name))
-    missing = sorted(set(service.layout().fed) - (fed or frozenset()))
+    missing = sorted(set(layout.fed) - (fed or frozenset()))
     if missing:
         raise TopologyError(
             f"Nothing feeds the handlers of {service.name} for {', '.join(missing)};"
             " run `fleet topology apply`."
         )
-
-
-async def _until(stop: asyncio.Event, loops: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for a stop request. Raises what ended a loop: half a worker must not look alive."""
-    asked = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait({asked, *loops}, return_when=asyncio.FIRST_COMPLETED)
-        for loop in done - {asked}:
-            loop.result()
-    finally:
-        asked.cancel()
-
-
-async def _give_back(deliveries: Sequence[Delivery]) -> None:
-    for delivery in deliveries:
-        delivery.give_back()
-    for line in {delivery.line for delivery in deliveries}:
-        await line.flush()
+    bound = await store.read(lambda tx: bindings.partitions(tx, service.name))
+    if layout.lanes and bound not in (None, layout.lanes.partitions):
+        raise TopologyError(
+            f"{service.name} was laid out with {bound} lanes, this worker has"
+            f" {layout.lanes.partitions}; set PF_PARTITIONS to the same for `fleet topology apply`,"
+            " `fleet publisher` and `fleet worker`."
+        )

@@ -108,7 +108,7 @@ class Subscription:
             began = time.monotonic()
             try:
                 await self._consume(connection)
-            except LOSSES as error:
+            except (*LOSSES, Exception) as error:  # noqa: BLE001 - whatever it is, it starts anew
                 reraise_own_cancellation(error)
                 log.warning("consumer lost", queue=self.queue, reason=str(error)[:200])
             if time.monotonic() - began > PROVED_S:
@@ -129,6 +129,8 @@ class Subscription:
                 self._intake = intake
                 self.starts += 1
                 await intake.consume(self._arguments)
+            if self._draining:
+                return  # a drain that began meanwhile has nothing to wait for here
             await self._watch(connection, intake)
         finally:
             intake.line.close()

@@ -48,15 +48,28 @@ class Delivery:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """Its headers; read from the wire's bytes when they are first asked for."""
+        """Its headers; read from the wire's bytes when they are first asked for.
+
+        Empty where they cannot be read: a client may write what the decoder does not know.
+        """
         if self._headers is None:
-            self._headers = field_table(self._table)[1] if self._table else {}
+            self._headers = _read(self._table)
         return self._headers
 
     @property
     def is_first(self) -> bool:
         """Whether no header can say that it was tried, replayed or allowed to be stale."""
         return b"x-re" not in self._table and b"x-al" not in self._table
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may have killed a worker: it came back, and not only because it was nacked.
+
+        From 4.3 on the broker says which; before, every return counts as one.
+        """
+        if not self.redelivered:
+            return False
+        return b"x-delivery-count" in self._table or b"x-acquired-count" not in self._table
 
     @property
     def is_ours(self) -> bool:
@@ -93,3 +106,10 @@ class Delivery:
         if self._settled:
             raise LogicError(f"delivery {self.tag} of {self.origin.queue} is settled twice")
         self._settled = True
+
+
+def _read(table: bytes) -> Mapping[str, Any]:
+    try:
+        return field_table(table)[1] if table else {}
+    except Exception:  # noqa: BLE001 - years beyond 9999, bytes that are no text, nesting
+        return {}

@@ -22,6 +22,8 @@ SHORT: Final = 255  # bytes in a routing key, a type or a message id
 
 BROKER_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
 BROKER_COUNTERS: Final = ("x-acquired-count", "x-stream-")
+_COPIES: Final = frozenset({"CC", "BCC"})
+"""Republished, they would send a copy to each queue they name, every time."""
 _STRIPPED: Final = (*BROKER_HEADERS, *BROKER_COUNTERS)
 
 _FRAME_OVERHEAD: Final = 8  # type, channel, length and the end mark
@@ -104,7 +106,7 @@ def _method(channel: int, exchange: str, routing_key: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _name(name: str) -> bytes:
-    return b"" if name.startswith(_STRIPPED) else _short(name)
+    return b"" if name.startswith(_STRIPPED) or name in _COPIES else _short(name)
 
 
 def _value(value: Any) -> bytes:

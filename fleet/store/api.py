@@ -110,7 +110,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
     `outcome` "" writes no journal row (a retry, a postponement), only effect and writes.
     `writes` run in a savepoint. `lane` and `epoch` fence it: another epoch, nothing written.
-    `started`: a row of starts exists for it; it goes once the outcome is final.
+    `started`: a row of starts exists for it; it goes with this, for the worker outlived it.
     """
 
     service: str

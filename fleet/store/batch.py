@@ -99,7 +99,7 @@ def _write_beside(tx: Tx, settled: Sequence[Settled], verdicts: Sequence[Verdict
     )
     journal.forget_starts(
         tx,
-        (entry for entry, v in judged if entry.started and entry.outcome and v in _FINAL),
+        (entry for entry, v in judged if entry.started and v in _FINAL),
     )
 
 

@@ -91,7 +91,9 @@ def _claim(
         return Standing(effect=old)
     if old is not None and _held(old, wish, now_ms):
         return Standing(effect=old, held=True)
-    fresh = old is None or old.state == "failed"
+    # Reserved by nobody: an attempt gave it back and said that the world was not touched.
+    untouched = old is not None and old.state == "reserved" and not old.holder
+    fresh = old is None or old.state == "failed" or untouched
     taken[wish.key] = new = _reserved(old, wish, candidate.replay_count, now_ms, fresh=fresh)
     return Standing(effect=new if fresh else old, fresh=fresh)
 

@@ -11,8 +11,11 @@ from fleet.store.sqlite import SqliteEngine
 from fleet.store.thread import ThreadStore
 
 
-def open_store(url: str) -> Store:
-    """The store at `url`, still to be opened. Raises StoreError for a URL that names none."""
+def open_store(url: str, *, create: bool = True) -> Store:
+    """The store at `url`, still to be opened. Raises StoreError for a URL that names none.
+
+    Without `create`, also where nothing has been stored there yet.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -21,7 +24,22 @@ def open_store(url: str) -> Store:
     path = unquote(parts.path[1:])
     if parts.scheme != "sqlite" or parts.netloc or not path or "\0" in path:
         raise StoreError(_wrong(parts.scheme))
-    return ThreadStore(SqliteEngine(Path(path)), SqliteEngine(Path(path)))
+    file = Path(path)
+    if not create and not _is_there(file):
+        raise StoreError(
+            f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
+            " and the workers use."
+        )
+    return ThreadStore(SqliteEngine(file), SqliteEngine(file))
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # opening it will say why
+        return True
 
 
 def _wrong(scheme: str) -> str:

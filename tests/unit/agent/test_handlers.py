@@ -15,7 +15,7 @@ from agent import records
 from agent.desk import Desk
 from agent.handlers import on_tick, service
 from agent.keys import trade_key
-from agent.momentum import Momentum
+from agent.momentum import Momentum, Window
 from agent.settings import AgentSettings
 from fleet.core.decision import Ack, Fail
 from fleet.core.errors import DataError
@@ -55,6 +55,7 @@ class Lane:
             worker="w",
             app=self._desk,
             state=self.state,
+            state_type=Window,
         )
         result = on_tick(context, payload)
         self.state = context.state
@@ -110,6 +111,7 @@ def test_twin_owners_emit_the_same_order(floor: SimpleNamespace, lane: Lane) -> 
             worker=f"w{late}",
             app=lane._desk,
             state=before,
+            state_type=Window,
         )
         for late in (2000, 9000)
     ]
