@@ -73,7 +73,7 @@ class Fleet:
         worker, stop = Worker(made, settings, self.store), asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         self._running.append((task, stop))
-        await self.until(lambda: worker.is_consuming or task.done())
+        await self.until(lambda: worker.consuming or task.done())
 
     def _venue(self, **given: Any) -> SandboxSettings:
         path = self._folder / "tape.csv"
