@@ -22,6 +22,7 @@ from publisher.outbox import Outbox
 from publisher.reading import Reader
 from publisher.settings import Limits
 from publisher.sources.api import Gap, Source
+from publisher.telling import Telling
 
 log = structlog.get_logger("publisher")
 
@@ -48,6 +49,7 @@ class Bridge:
         self._leadership = leadership
         self._limits = limits
         self._stopping = asyncio.Event()
+        self._unreadable = Telling("unreadable frames went to quarantine")
 
     def stop(self) -> None:
         """Read no more; `run` returns once what is in flight is settled, or the grace is over."""
@@ -107,6 +109,7 @@ class Bridge:
             for each in done:
                 each.result()
         finally:
+            self._unreadable.due(now=True)
             outbox.close()
             await _end([reading, *others])
 
@@ -120,11 +123,15 @@ class Bridge:
                     continue
                 if not outbox.open:
                     await outbox.room()
-                outbox.put(reader.read(arrival, time.time_ns() // 1_000_000))
+                posting = reader.read(arrival, time.time_ns() // 1_000_000)
+                if posting.quarantined:
+                    self._unreadable.note(reason=posting.quarantined.reason[:200])
+                outbox.put(posting)
 
     async def _save_regularly(self, outbox: Outbox, book: Book) -> None:
         while True:
             await asyncio.sleep(self._limits.save_every_s)
+            self._unreadable.due()
             # With a full book the outbox keeps the rest, and through it the source waits.
             if book.unsaved < self._limits.unsaved:
                 book.add(outbox.take())

@@ -110,8 +110,8 @@ class Link:
         """Close the connection and stay away. What still waits on it fails."""
         self._stopped = True
         if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, *self._burials, return_exceptions=True)
+            await cancelled(self._supervisor)
+            await asyncio.gather(*self._burials, return_exceptions=True)
         if self._current is not None:
             await _close(self._current)
         self._offer(None)
@@ -295,6 +295,14 @@ def reraise_own_cancellation(error: BaseException) -> None:
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         raise error
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended: now and then aiormq swallows a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _done_at_once(coroutine: Coroutine[Any, Any, None]) -> bool:

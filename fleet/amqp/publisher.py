@@ -15,7 +15,7 @@ from aiormq.abc import AbstractConnection
 
 from fleet.amqp import frames
 from fleet.amqp.confirms import ConfirmChannel, Settled, open_channel
-from fleet.amqp.connection import Link, reraise_own_cancellation
+from fleet.amqp.connection import Link, cancelled, reraise_own_cancellation
 from fleet.amqp.session import Session
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishUnknown
@@ -82,8 +82,7 @@ class ConfirmedPublisher:
         self._stopped = True
         self._room.set()
         if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            await cancelled(self._supervisor)
 
     @property
     def in_flight(self) -> int:

@@ -11,16 +11,19 @@ from typing import Any, Final
 import msgspec
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from fleet.core.backoff import backoff
-from fleet.core.errors import SettingsError
+from fleet.core.redact import redact
 from publisher.sources.api import Arrival, Gap
+from publisher.sources.trouble import final, reason
+from publisher.telling import Telling
 
 TOO_BIG: Final = 1009  # the close code that we send for an over-long frame
 TAKEN: Final = 4409  # the close code for "another connection of this agent has come"
-REFUSED: Final = frozenset({401, 403})
 TOO_BIG_TRIES: Final = 3
+QUOTED: Final = 300  # characters of an error frame in a log line
+QUOTED_FROM: Final = 10 * QUOTED
 QUEUED_FRAMES: Final = 64
 
 log = structlog.get_logger("publisher.stream")
@@ -74,6 +77,7 @@ class StreamSource:
         self._welcome = False  # whether the platform ever let us in
         self._asking = False  # whether somebody waits for a frame now
         self._proved = False  # whether an event has come since the last loss
+        self._errors = Telling("the stream tells of an error")
         self._delays = self._fresh_delays()
         self._seen = 0
         self._too_big: tuple[str, int] = ("", 0)
@@ -110,6 +114,8 @@ class StreamSource:
             if control is None:
                 self._proved = True
                 yield raw
+            elif control.action == "error":
+                self._errors.note(frame=_quoted(raw))
             elif not control.resumed and after:
                 yield Gap(after, "the stream could not resume")
 
@@ -165,10 +171,8 @@ class StreamSource:
                 return _cut(socket, "no frame")
 
     async def _wait(self, error: Exception, cursor: str) -> None:
-        if not self._welcome and _refused(error):
-            raise SettingsError(
-                "The stream refuses the agent's key; correct PF_AGENT_KEY and PF_AGENT_ID."
-            ) from None
+        if not self._welcome and (told := final(error)):
+            raise told from None
         if self._proved:
             self._delays, self._proved = self._fresh_delays(), False
         delay = next(self._delays)
@@ -178,7 +182,7 @@ class StreamSource:
                 self._too_big = (cursor, tries + 1 if stuck == cursor else 1)
             if error.rcvd is not None and error.rcvd.code == TAKEN:
                 delay = max(delay, self._max_delay_s / 2)  # two that fight would both lose events
-        log.warning("stream lost", reason=str(error)[:200], again_in_s=round(delay, 1))
+        log.warning("stream lost", reason=reason(error), again_in_s=round(delay, 1))
         await asyncio.sleep(delay)
 
 
@@ -187,8 +191,9 @@ def _cut(socket: ClientConnection, reason: str) -> None:
     socket.transport.abort()
 
 
-def _refused(error: Exception) -> bool:
-    return isinstance(error, InvalidStatus) and error.response.status_code in REFUSED
+def _quoted(raw: bytes) -> str:
+    # Masked before it is cut: half a secret is not known as one.
+    return redact(raw.decode("utf-8", "replace")[:QUOTED_FROM])[:QUOTED]
 
 
 def _read_control(raw: bytes) -> Control | None:

@@ -258,3 +258,14 @@ async def test_a_cancelled_publish_harms_nobody(amqp_url: str):
         await asyncio.gather(task, return_exceptions=True)
         await it.publish("x", "q", b"body")
     assert len(await drain(amqp_url)) == 2
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
+async def test_a_publisher_stops_while_it_opens_its_channels(amqp_url: str, turns: int):
+    """A stop that comes before the publisher is ready ends it all the same."""
+    async with asyncio.timeout(20), Link(amqp_url, "test") as link:
+        publisher = ConfirmedPublisher(link)
+        await publisher.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await publisher.stop()

@@ -145,6 +145,15 @@ class World:
         finally:
             await store.close()
 
+    async def write(self, work: Callable[[Tx], Any]) -> None:
+        """Do this to the store."""
+        store = open_store(self.store_url)
+        await store.open()
+        try:
+            await store.run(work)
+        finally:
+            await store.close()
+
     async def cursor(self) -> str:
         """The saved cursor."""
         return str(await self.look(lambda tx: cursors.get(tx, SOURCE)))

@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
 from fleet.core.ulid import make_ulid
-from fleet.store import audit
+from fleet.store import audit, bindings
 from topology import names
 
 DEADLINE_S = 60
@@ -179,8 +180,9 @@ async def test_garbage_is_kept_and_passed(world: Any):
     """Unreadable frames stand in quarantine with their reasons; what comes behind passes."""
     await world.lay_out()
     garbage = [b"\xff\xfe", "{", "NaN", "[]", '{"a":1,"a":2}', "x" * (1 << 20) + "y", ""]
-    async with frames(world, event(1), *garbage, event(2)), world.bridge():
-        await world.until_saved(IDS[2])
+    with capture_logs() as lines:
+        async with frames(world, event(1), *garbage, event(2)), world.bridge():
+            await world.until_saved(IDS[2])
     assert await world.logged() == IDS[1:3]
     kept = await world.drain(names.QUARANTINE)
     assert len(kept) == len(garbage)
@@ -188,6 +190,23 @@ async def test_garbage_is_kept_and_passed(world: Any):
     assert {message.header.properties.headers["cursor"] for message in kept} == {IDS[1]}
     assert max(len(message.body) for message in kept) == 1 << 20
     assert await world.counts() == {"received": 9, "published": 2, "quarantined": 7}
+    told = [line for line in lines if line["event"] == "unreadable frames went to quarantine"]
+    assert [line["count"] for line in told] == [1, 6]
+    assert all(line["reason"] for line in told)
+
+
+async def test_other_lanes_than_were_laid_out(world: Any):
+    """A bridge whose PF_PARTITIONS is not the laid out number ends with one sentence, code 2."""
+    await world.lay_out()
+    await world.write(lambda tx: bindings.record(tx, "test", ["market.tick"], 0, partitions=8))
+    process = world.start_process()
+    try:
+        code = await asyncio.to_thread(process.wait, 10)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(world.told(process)) from None
+    assert code == 2
+    assert "PF_PARTITIONS is 16 here, but test was laid out with 8" in world.told(process)
+    assert "Traceback" not in world.told(process)
 
 
 async def test_what_the_platform_forgot_is_a_missed_range(world: Any):

@@ -11,6 +11,9 @@ from itertools import islice
 from typing import Any
 
 import pytest
+import structlog
+from structlog import DropEvent
+from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -197,17 +200,91 @@ async def test_another_connection_of_the_agent_is_not_fought():
     assert len(requests) == 2
 
 
-async def test_a_refused_key_is_the_operators():
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (HTTPStatus.UNAUTHORIZED, "PF_AGENT_KEY"),
+        (HTTPStatus.FORBIDDEN, "PF_AGENT_KEY"),
+        (HTTPStatus.NOT_FOUND, "PF_STREAM_URL"),
+    ],
+)
+async def test_a_refusal_is_the_operators(status: HTTPStatus, words: str):
     """Where the platform never let us in, a person must act; the key is not repeated."""
 
     def refuse(_: ServerConnection, __: Request) -> Response:
-        return Response(HTTPStatus.UNAUTHORIZED, "Unauthorized", Headers())
+        return Response(status, status.phrase, Headers())
 
     async with serve(_never, "127.0.0.1", 0, process_request=refuse) as running:
         port = running.sockets[0].getsockname()[1]
-        with pytest.raises(SettingsError, match="PF_AGENT_KEY") as caught:
+        with pytest.raises(SettingsError, match=words) as caught:
             await collect(source(f"ws://127.0.0.1:{port}/"), 1)
     assert "pf_live_key" not in str(caught.value)
+
+
+async def test_a_page_instead_of_a_stream_is_told_and_tried_again():
+    """A web page, or a server in trouble, is one clear line; the stream is taken once it is one."""
+    answers = iter([HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE])
+
+    def page(_: ServerConnection, __: Request) -> Response | None:
+        status = next(answers, None)
+        return Response(status, status.phrase, Headers(), b"<html>") if status else None
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.send(event(0))
+        await socket.wait_closed()
+
+    with capture_logs() as lines:
+        async with serve(script, "127.0.0.1", 0, process_request=page) as running:
+            port = running.sockets[0].getsockname()[1]
+            assert await collect(source(f"ws://127.0.0.1:{port}/"), 1) == IDS[:1]
+    reasons = [line["reason"] for line in lines if line["event"] == "stream lost"]
+    assert reasons == [
+        f"PF_STREAM_URL answers with HTTP {code} where a WebSocket was asked for"
+        for code in (200, 503)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "words"),
+    [("ws", b"SSH-2.0-x\r\n", "does not speak HTTP"), ("wss", b"SSH-2.0-x\r\n", "not speak TLS")],
+)
+async def test_what_is_no_stream_is_told(scheme: str, answer: bytes, words: str):
+    """A port that speaks something else is named as that, without its raw words."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    told = asyncio.Event()
+
+    def look(_logger: Any, _method: str, line: Any) -> Any:
+        if words in line.get("reason", ""):
+            told.set()
+        raise DropEvent
+
+    structlog.configure(processors=[look])
+    try:
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            reading = asyncio.create_task(collect(source(f"{scheme}://127.0.0.1:{port}/"), 1))
+            await asyncio.wait_for(told.wait(), DEADLINE_S)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+    finally:
+        structlog.reset_defaults()
+
+
+async def test_an_error_of_the_platform_is_told_without_secrets():
+    """What the platform says of an error is in the log, bounded and masked, and is no gap."""
+    error = json.dumps({"action": "error", "message": "bad key pf_live_secret1", "x": "y" * 9999})
+    with capture_logs() as lines:
+        async with server(send(subscribed(), error, error, event(1))) as (url, _):
+            assert await collect(source(url), 1, IDS[0]) == IDS[1:2]
+    told = [line for line in lines if line["event"] == "the stream tells of an error"]
+    assert len(told) == 1
+    assert "bad key pf_live_***" in told[0]["frame"]
+    assert "secret1" not in str(lines)
+    assert len(told[0]["frame"]) <= 300
 
 
 async def test_delays_grow_until_an_event_has_come():
