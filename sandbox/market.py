@@ -14,8 +14,22 @@ PAIRS: Final = {
     "BTC/USDT": (Decimal(61_800), Decimal("0.01")),
     "ETH/USDT": (Decimal(2_680), Decimal("0.01")),
     "SOL/USDT": (Decimal(155), Decimal("0.01")),
+    "BNB/USDT": (Decimal(510), Decimal("0.01")),
+    "LTC/USDT": (Decimal(60), Decimal("0.01")),
+    "LINK/USDT": (Decimal("10.5"), Decimal("0.001")),
+    "ETC/USDT": (Decimal("18.9"), Decimal("0.001")),
+    "ATOM/USDT": (Decimal("4.6"), Decimal("0.001")),
+    "FIL/USDT": (Decimal("3.5"), Decimal("0.0001")),
+    "STX/USDT": (Decimal("1.4"), Decimal("0.0001")),
+    "SUI/USDT": (Decimal("0.85"), Decimal("0.0001")),
+    "XRP/USDT": (Decimal("0.61"), Decimal("0.0001")),
+    "ADA/USDT": (Decimal("0.33"), Decimal("0.00001")),
+    "TRX/USDT": (Decimal("0.128"), Decimal("0.00001")),
+    "DOGE/USDT": (Decimal("0.101"), Decimal("0.00001")),
+    "VET/USDT": (Decimal("0.0213"), Decimal("0.000001")),
 }
-MEAN_GAP_MS: Final = 100.0  # of all pairs together: each trades about every 300 ms
+"""Sixteen, each in a lane of its own of sixteen, so that every worker has a part in the ticks."""
+MEAN_GAP_MS: Final = 100.0  # of all pairs together: each trades about every 1.6 s
 QTY_STEP: Final = Decimal("0.00001")
 CALM: Final = 8e-5  # a trade's usual move, as a fraction of the price
 ALPHA, BETA = 0.12, 0.86  # GARCH(1,1): how much a move, and the calm before it, carry on

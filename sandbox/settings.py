@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -10,7 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.core.errors import SettingsError
 
+DEMO_AGENT: Final = "pf_agent_sandbox"
 DEMO_KEY: Final = "pf_live_sandbox"
+_AGENT = re.compile(r"[A-Za-z0-9_.\-]{1,128}").fullmatch
 
 
 def _live_key(key: SecretStr) -> SecretStr:
@@ -21,8 +24,8 @@ def _live_key(key: SecretStr) -> SecretStr:
 
 
 def _plain_id(text: str) -> str:
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("must be plain ASCII")
+    if not _AGENT(text):
+        raise ValueError("must be 1 to 128 letters, digits, '_', '.' and '-'")
     return text
 
 
@@ -51,9 +54,7 @@ class SandboxSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8765
-    agent_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain_id)] = (
-        "pf_agent_sandbox"
-    )
+    agent_id: Annotated[str, AfterValidator(_plain_id)] = DEMO_AGENT
     key: Annotated[SecretStr, AfterValidator(_live_key)] = SecretStr(DEMO_KEY)
     trades: Path | None = None
     speed: Annotated[Literal["max"] | float, BeforeValidator(_speed)] = 1.0

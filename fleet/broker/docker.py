@@ -99,7 +99,7 @@ def docker(*words: str, timeout: float = COMMAND) -> str:
         raise BrokerError(f"docker {words[0]} did not end within {timeout:.0f} s.") from None
     if done.returncode:
         complaint = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BrokerError(f"docker {words[0]} failed: {complaint}")
+        raise BrokerError(f"docker {words[0]} failed: {complaint.rstrip(' .')}.")
     return done.stdout
 
 

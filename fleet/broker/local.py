@@ -76,6 +76,10 @@ class LocalBroker(RunningBroker):
             shutil.rmtree(self._folder, ignore_errors=True)
         self._unlock()
 
+    def alive(self) -> bool:
+        """Whether its server still runs."""
+        return self._guard is not None and self._guard.alive()
+
     def kill(self) -> None:
         """SIGKILL the server; nothing is flushed."""
         if self._guard:

@@ -43,6 +43,14 @@ class Management:
         """No such virtual host any more; none before is as good."""
         self.call("DELETE", f"vhosts/{_quoted(name)}")
 
+    def vhosts(self) -> list[str]:
+        """The virtual hosts that this user may see, by name."""
+        return [str(vhost["name"]) for vhost in self.get("vhosts") or []]
+
+    def connections(self, vhost: str) -> int:
+        """How many connections into `vhost` are open; a new one counts after up to 5 s."""
+        return len(self.get(f"vhosts/{_quoted(vhost)}/connections") or [])
+
     def queues(self, vhost: str) -> list[dict[str, Any]]:
         """The queues of `vhost` as the API describes them; depths lag by up to 5 s."""
         return list(self.get(f"queues/{_quoted(vhost)}") or [])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from fleet.broker.handshake import check
+from fleet.broker.handshake import Address, check
 from fleet.broker.management import Management
 from fleet.core.errors import BrokerError
 
 POLL = 0.1  # seconds
+ANSWER = 2.0  # seconds to accept a connection
 
 
 class RunningBroker(ABC):
@@ -38,6 +40,15 @@ class RunningBroker(ABC):
     @abstractmethod
     def restart(self) -> None:
         """Start it again, killed or not, on the same data and addresses; it serves on return."""
+
+    def alive(self) -> bool:
+        """Whether somebody still answers at its address."""
+        at = Address.parse(self.amqp_url)
+        try:
+            with socket.create_connection((at.host, at.port), timeout=ANSWER):
+                return True
+        except OSError:
+            return False
 
     def management(self) -> Management:
         """A client of its management API; raises BrokerError where it has none."""

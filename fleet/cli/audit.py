@@ -15,6 +15,7 @@ from fleet.amqp.connection import parse
 from fleet.audit.auditor import Auditor, Findings, Subject
 from fleet.audit.ids import unpack
 from fleet.audit.reckoning import Kind, Tally
+from fleet.audit.verdict import verdict
 from fleet.broker import Management
 from fleet.cli.load import load_service
 from fleet.core.errors import BrokerError
@@ -48,7 +49,8 @@ def command(ctx: click.Context, handlers: str, witness: str | None, *, as_json: 
     """Reckon every event: published, shed, missed; done, failed, waiting; and name what is lost.
 
     Reads the log, the journal and the queues at AMQP_URL and STORE_URL; changes nothing.
-    Exit code 0 only if nothing is unaccounted and nothing was done twice, else 1.
+    The last line says what it comes to. Exit code 0 only if nothing is unaccounted and nothing
+    was done twice, else 1; messages in the log without a readable id are told and change nothing.
     """
     subjects = [subject(each) for each in handlers.split(",")]
     findings = asyncio.run(_audit(subjects, witness))
@@ -78,7 +80,7 @@ def _kinds(service: object, layout: ServiceLayout) -> Callable[[str], Kind]:
 
 async def _audit(subjects: Sequence[Subject], witness: str | None) -> Findings:
     settings = load(TopologySettings)
-    store = open_store(load(StoreSettings).url)
+    store = open_store(load(StoreSettings).url, create=False)
     await store.open()
     try:
         unacked = _unacked(settings)
@@ -157,14 +159,11 @@ def show(findings: Findings, console: Console) -> None:
     for title, counts in (("effects", books.effects), ("positions", books.positions)):
         if counts:
             console.print(f"{title}: " + ", ".join(f"{n:,} {state}" for state, n in counts.items()))
-    if findings.doubled:
-        console.print(f"done twice at the venue: {findings.doubled:,}")
-    if findings.unreadable:
-        console.print(f"without a readable id in the log: {findings.unreadable:,}")
     for event in reckoning.unaccounted[:NAMED]:
         console.print(f"unaccounted: {unpack(event)}")
     if len(reckoning.unaccounted) > NAMED:
         console.print(f"… and {len(reckoning.unaccounted) - NAMED:,} more: see --json")
+    console.print(verdict(findings), soft_wrap=True)
 
 
 def _roads(findings: Findings) -> Table:

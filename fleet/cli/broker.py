@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
+import time
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 from urllib.parse import quote
 
 import click
@@ -15,6 +15,10 @@ import click
 from fleet.broker import RunningBroker, provide
 from fleet.broker.handshake import Address
 from fleet.broker.settings import Kind
+
+LOOK_S: Final = 1.0
+LOOKS: Final = 3
+"""In a row without an answer, after which a broker counts as gone."""
 
 
 @click.command()
@@ -30,11 +34,13 @@ from fleet.broker.settings import Kind
     help="Keep a local broker's data, log and configuration in this folder and use them again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
-def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
     """Run a private RabbitMQ on 127.0.0.1 until Ctrl-C or SIGTERM.
 
     Everything that it needs is its own (ports, node name, folder) and is gone at the end. Where
     AMQP_URL names a broker and nothing forces another, that one is checked and left alone.
+    Exit code 1 if the broker ends by itself.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         # SIGINT too: a shell starts what it puts in the background with it ignored.
@@ -42,9 +48,19 @@ def command(kind: Kind | None, data: Path | None, *, as_json: bool) -> None:
     try:
         with provide(kind=kind, data=data, say=_say) as broker:
             click.echo(_as_json(broker) if as_json else _as_text(broker))
-            threading.Event().wait()
+            _until_gone(broker)
     except KeyboardInterrupt:
         _say("Stopped.")
+    else:
+        _say("fleet: RabbitMQ has ended by itself; start it again.")
+        ctx.exit(1)
+
+
+def _until_gone(broker: RunningBroker) -> None:
+    silent = 0
+    while silent < LOOKS:
+        time.sleep(LOOK_S)
+        silent = 0 if broker.alive() else silent + 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - signal's

@@ -23,11 +23,12 @@ from fleet.demo.options import SPEED, Options
 from fleet.demo.place import place
 from fleet.demo.progress import Show
 from fleet.demo.story import Demo, Ending
-from fleet.demo.summary import figures, table, tell_missing
+from fleet.demo.summary import figures, tell, tell_missing
 from fleet.settings import load
 from topology.plan import plan
 
 INTERRUPTED: Final = 130
+TOLD: Final = 5
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -38,7 +39,7 @@ def _threshold(_ctx: click.Context, _option: click.Parameter, text: str | None) 
         threshold = Decimal(text)
     except InvalidOperation:
         threshold = Decimal(0)
-    if not 0 < threshold < 1:
+    if not (threshold.is_finite() and 0 < threshold < 1):
         raise click.BadParameter(f"{text!r} is no fraction between 0 and 1, like 0.003.")
     return threshold
 
@@ -69,6 +70,7 @@ def _speed(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
 @click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True)
 @click.option("--events", type=click.IntRange(1), help="End the feed after this many trades.")
 @click.option("--threshold", callback=_threshold, help="The move that makes the agent trade.")
+@click.option("--strict-tape", is_flag=True, help="Refuse a tape with a bad line.")
 @click.option("--kill", is_flag=True, help="kill -9 a worker and the bridge midway.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of all that is made up.")
 @click.option(
@@ -100,14 +102,14 @@ def command(ctx: click.Context, /, *, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(figures(ending)))
     else:
-        Console().print(table(ending))
+        tell(ending, Console(highlight=False))
     tell_missing(ending, Console(stderr=True, highlight=False))
-    ctx.exit(0 if ending.findings.is_clean and not ending.stalled else 1)
+    ctx.exit(0 if ending.is_proven else 1)
 
 
 def _play(options: Options) -> Ending:
     who = subject(options.handlers)
-    total = options.ticks()
+    total = options.ticks(_Complaints())
     folder = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     # Not a clean-up of our own: it has to happen after kill -9 too.
     cleaner, kept = Guard(remove=folder), False
@@ -116,7 +118,7 @@ def _play(options: Options) -> Ending:
             show.say(f"RabbitMQ {broker.version} ({broker.kind}) is ready.")
             with place(broker, plan([who.layout]), show.say) as amqp_url:
                 ending = _run(Demo(options, who, amqp_url, folder, show))
-        kept = not ending.findings.is_clean or bool(ending.stalled)
+        kept = not ending.is_proven
     except FleetError:
         kept = any(folder.glob("*.log"))
         raise
@@ -125,6 +127,20 @@ def _play(options: Options) -> Ending:
             click.echo(f"The logs of all processes are in {folder}.", err=True)
         cleaner.end(keep=kept)
     return ending
+
+
+class _Complaints:
+    """Says the first bad lines of a tape; the closing report says how many there were."""
+
+    def __init__(self) -> None:
+        self._left = TOLD
+
+    def __call__(self, complaint: str) -> None:
+        self._left -= 1
+        if self._left >= 0:
+            click.echo(complaint, err=True)
+        elif self._left == -1:
+            click.echo("… and more bad lines.", err=True)
 
 
 def _run(demo: Demo) -> Ending:

@@ -13,14 +13,18 @@ import uvloop
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sandbox.server import Sandbox
-from sandbox.settings import SandboxSettings, load
+from sandbox.settings import DEMO_AGENT, DEMO_KEY, SandboxSettings, load
 
 
 @click.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8765]")
-@click.option("--agent-id", help="The agent that the events are for.")
-@click.option("--key", help="The key that clients must show; SANDBOX_KEY keeps it off the screen.")
+@click.option("--agent-id", help=f"The agent that the events are for.  [default: {DEMO_AGENT}]")
+@click.option(
+    "--key",
+    help="The key that clients must show; SANDBOX_KEY keeps it off the screen. Without either it "
+    f"is {DEMO_KEY}, DEMO_KEY in sandbox/settings.py: it opens nothing but a sandbox.",
+)
 @click.option("--trades", type=Path, help="Play this tape (csv or csv.gz: ts_ms,pair,price,qty).")
 @click.option("--speed", help="Times as fast as the tape, or max.  [default: 1]")
 @click.option("--events", type=int, help="Stop the feed after this many trades.")

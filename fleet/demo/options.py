@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -35,24 +34,28 @@ class Options:
     """Of the momentum signal; None: the agent's own."""
     kill: bool = False
     """Whether a worker and the bridge are killed on the way, and started again."""
+    strict_tape: bool = False
+    """Whether a tape with a bad line is refused instead of played without it."""
     seed: int = 1
     """Of the made-up market and of the events woven in."""
     handlers: str = "agent.handlers:service"
     """The service that works."""
 
-    def ticks(self) -> int:
-        """How many trades the feed will play, at most. Raises SettingsError for a bad tape."""
+    def ticks(self, report: Callable[[str], None] = lambda _: None) -> int:
+        """How many trades the feed will play; `report` hears of each bad line of the tape.
+
+        Raises SettingsError for a tape that cannot be played, or has no trade.
+        """
         if self.trades is None:
             return self.events or EVENTS
+        if self.trades.is_fifo():
+            raise SettingsError(f"The tape {self.trades} is a pipe; a demo needs a file.")
         # The sandbox would say so too, but only once everything else is running.
-        Tape(self.trades, strict=False, report=lambda _: None).check(None)
-        try:
-            opener = gzip.open if self.trades.read_bytes()[:2] == b"\x1f\x8b" else open
-            with opener(self.trades, "rb") as lines:
-                return sum(1 for _ in islice(lines, 1, self.events and self.events + 1))
-        except (OSError, EOFError, zlib.error) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise SettingsError(f"The tape {self.trades} cannot be read: {reason}.") from None
+        tape = Tape(self.trades, strict=self.strict_tape, report=report)
+        count = sum(1 for _ in islice(tape.trades(), self.events))
+        if not count:
+            raise SettingsError(f"The tape {self.trades} has no trade that can be played.")
+        return count
 
     def sandbox_words(self) -> list[str]:
         """The command line of the stand-in platform."""
@@ -60,6 +63,7 @@ class Options:
         words += ["--seed", str(self.seed)]
         if self.trades is not None:
             words += ["--trades", str(self.trades)]
+            words += ["--strict-tape"] if self.strict_tape else []
         events = self.events or (None if self.trades else EVENTS)
         return [*words, *(["--events", str(events)] if events else [])]
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.removal import remove
-from fleet.broker import RunningBroker
+from fleet.broker import Management, RunningBroker
 from fleet.core.errors import BrokerError
 from fleet.store import Store, bindings
 from topology.apply import apply
 from topology.model import Plan
+
+STALE_S: Final = 900.0
+"""A demo's virtual host that is older, and that nobody is connected to, was left by kill -9."""
+_named = re.compile(r"fleet-demo-([0-9a-f]{8})[0-9a-f]{8}").fullmatch
 
 
 @contextmanager
@@ -34,6 +40,8 @@ def place(
         with _borrowed(broker.amqp_url, layout):
             yield broker.amqp_url
     else:
+        for left in remove_stale(broker.management(), time.time()):
+            say(f"The virtual host {left} of a demo that was killed is removed.")
         with _own(broker) as (name, amqp_url):
             say(f"Playing in the virtual host {name}, which goes at the end.")
             yield amqp_url
@@ -41,12 +49,33 @@ def place(
 
 @contextmanager
 def _own(broker: RunningBroker) -> Iterator[tuple[str, str]]:
-    name, management = f"fleet-demo-{secrets.token_hex(4)}", broker.management()
+    name, management = name_at(time.time()), broker.management()
     management.create_vhost(name)
     try:
         yield name, urlunsplit(urlsplit(broker.amqp_url)._replace(path=f"/{name}"))
     finally:
         management.delete_vhost(name)
+
+
+def name_at(now_s: float) -> str:
+    """A name for a demo's virtual host that tells when it was made."""
+    return f"fleet-demo-{int(now_s) & 0xFFFFFFFF:08x}{secrets.token_hex(4)}"
+
+
+def remove_stale(management: Management, now_s: float) -> list[str]:
+    """Remove the virtual hosts of demos that are over without having removed them; their names.
+
+    What cannot be looked at or removed stays: that is no reason against another demo.
+    """
+    removed: list[str] = []
+    with suppress(BrokerError):
+        for name in management.vhosts():
+            made = _named(name)
+            if made is None or now_s - int(made[1], 16) < STALE_S or management.connections(name):
+                continue
+            management.delete_vhost(name)
+            removed.append(name)
+    return removed
 
 
 @contextmanager
@@ -78,9 +107,15 @@ async def _found(amqp_url: str, exchanges: Sequence[str], queues: Sequence[str])
 
 
 async def lay_out(plan: Plan, amqp_url: str, store: Store) -> None:
-    """Declare the layout, and write down what feeds whom."""
+    """Declare the layout, and write down what feeds whom, and in how many lanes."""
     async with await Admin.open(amqp_url) as admin:
-        applied = await apply(plan, admin)
-    now_ms = time.time_ns() // 1_000_000
-    for service, patterns in applied.patterns.items():
-        await store.run(partial(bindings.record, service=service, patterns=patterns, now_ms=now_ms))
+        await apply(plan, admin)
+    for service in plan.services:
+        work = partial(
+            bindings.record,
+            service=service.name,
+            patterns=service.fed,
+            now_ms=time.time_ns() // 1_000_000,
+            partitions=service.lanes.partitions if service.lanes else None,
+        )
+        await store.run(work)

@@ -26,7 +26,7 @@ class Figures(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return (
             f"emitted {self.emitted:,}  bridged {self.received:,}"
-            f"  journaled {self.journaled:,}  venue effects {self.effects:,}"
+            f"  journaled {self.journaled:,}  orders at the venue {self.effects:,}"
         )
 
 

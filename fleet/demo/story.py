@@ -23,11 +23,11 @@ from fleet.demo.place import lay_out
 from fleet.demo.progress import Figures, Show
 from fleet.settings import inherited
 from fleet.store import Store, Tx, audit, bridge, cursors, open_store
-from sandbox.settings import DEMO_KEY
+from sandbox.settings import DEMO_AGENT, DEMO_KEY
 from topology import names
 from topology.plan import plan
 
-AGENT: Final = "pf_agent_sandbox"
+AGENT: Final = DEMO_AGENT
 START_MS: Final = 1_735_689_600_000
 """When the made-up market begins: the same seed, the same minutes; and a fast one that began now
 would soon tell prices of the future, which no agent believes."""
@@ -52,6 +52,16 @@ class Ending:
     workers: tuple[str, ...]
     stalled: str = ""
     """What was still missing when nothing moved any more."""
+    skipped_lines: int = 0
+    """Lines of the tape that are no trade."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether everything came to its end, nothing is missing and nothing was done twice.
+
+        In a virtual host of the demo's own, an unreadable message of the log is one of ours.
+        """
+        return self.findings.is_clean and not self.findings.unreadable and not self.stalled
 
 
 class Demo:
@@ -95,8 +105,9 @@ class Demo:
             self._show.say(stalled or "Everything is settled; bridge and workers are to stop.")
             await stop_all(self._children[1:])
             findings = await auditor.patient(2.0)
+            skipped = int((await read_summary(url))["bad_lines"])
         workers = tuple(child.name for child in self._children if child.name.startswith("worker"))
-        return Ending(findings, seconds, workers, stalled)
+        return Ending(findings, seconds, workers, stalled, skipped)
 
     async def _start_sandbox(self) -> str:
         words = [*self._options.sandbox_words(), "--agent-id", AGENT]
@@ -106,7 +117,9 @@ class Demo:
 
     async def _start_fleet(self, stage: Stage, url: str) -> None:
         """Start the workers, and once they consume the bridge, and with it the feed."""
+        lanes = self._subject.layout.lanes
         platform = {
+            "PF_PARTITIONS": str(lanes.partitions if lanes else 1),
             "AMQP_URL": self._amqp_url,
             "STORE_URL": self._store_url,
             "PF_STREAM_URL": f"ws{url.removeprefix('http')}/api/stream",
@@ -122,6 +135,9 @@ class Demo:
             words = ["worker", "--handlers", self._options.handlers, "--name", name]
             self._child(name, words, platform)
         await self._until_consuming(stage)
+        self._show.say(
+            "The feed begins. Orders are events too: more is journaled than the feed has emitted."
+        )
         self._child("bridge", ["publisher"], platform)
 
     def _child(self, name: str, words: list[str], settings: Mapping[str, str]) -> Child:

@@ -1,17 +1,38 @@
-"""The closing figures of a demo, as an object and as a table."""
+"""The closing figures of a demo, as an object and for a person."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
 from fleet.audit.books import percentile
 from fleet.audit.ids import unpack
+from fleet.audit.verdict import verdict
 from fleet.demo.story import Ending
 
-NAMED = 20
+NAMED: Final = 20
+BACKLOG_MS: Final = 250
+BACKLOG: Final = "a backlog: the feed outran the fleet"
+LANES: Final = "lanes follow pairs: one pair, one worker"
+Row: TypeAlias = tuple[str, str, str]
+ROADS: Final = {
+    "emitted": "by feed and handlers: orders are events too",
+    "published": "confirmed by the broker",
+    "shed": "live prices refused by a full queue",
+    "quarantined": "unreadable, kept in pf.quarantine",
+    "missed": "the source could not give them again",
+}
+ENDS: Final = {
+    "handled": "done",
+    "skipped": "nothing to do: done before, or at a limit",
+    "expired": "too old to act on",
+    "failed": "parked in the failed queue for a person",
+    "waiting": "still in a queue",
+    "unrouted": "of a type that nobody handles",
+    "unaccounted": "in none of these",
+}
 
 
 def figures(ending: Ending) -> dict[str, Any]:
@@ -37,24 +58,59 @@ def figures(ending: Ending) -> dict[str, Any]:
     }
 
 
-def table(ending: Ending) -> Table:
-    """The same for a person."""
-    said = figures(ending)
+def tell(ending: Ending, console: Console) -> None:
+    """The same for a stranger: with what each figure means, and what it all comes to."""
+    console.print(_table(figures(ending)))
+    if ending.skipped_lines:
+        lines = "1 line" if ending.skipped_lines == 1 else f"{ending.skipped_lines:,} lines"
+        console.print(f"Skipped {lines} of the tape: no trades.")
+    if ending.stalled:
+        console.print(ending.stalled, soft_wrap=True)
+    console.print(verdict(ending.findings), soft_wrap=True)
+
+
+def _table(said: dict[str, Any]) -> Table:
     result = Table(title=f"Flea Fleet, {said['seconds']} s", show_header=False)
-    result.add_column(style="bold")
-    result.add_column(justify="right")
-    latency, workers = said.pop("latency_ms"), said.pop("workers")
-    del said["seconds"]
-    for name, figure in said.items():
-        result.add_row(name.replace("_", " "), f"{figure:,}")
-        if name in ("missed", "unrouted", "unaccounted", "orders_duplicated"):
-            result.add_section()
-    for share, value in latency.items():
-        result.add_row(f"stream to handler, {share}", "none" if value is None else f"{value:,} ms")
-    result.add_section()
-    for worker in workers:
-        result.add_row(worker["name"], f"{worker['handled']:,}")
+    result.add_column(no_wrap=True)
+    result.add_column(justify="right", no_wrap=True)
+    result.add_column(style="dim")
+    for title, note, rows in (
+        ("Events", "", _legend(said, ROADS)),
+        ("What became of them", "", _legend(said, ENDS)),
+        ("Orders at the venue", "", _orders(said)),
+        ("Stream to handler", "", _latency(said["latency_ms"])),
+        ("Handled by", LANES, _shares(said)),
+    ):
+        result.add_row(f"[bold]{title}[/]", "", note)
+        for row in rows:
+            result.add_row(*row)
+        result.add_section()
     return result
+
+
+def _legend(said: dict[str, Any], meanings: dict[str, str]) -> list[Row]:
+    return [(f"  {name}", f"{said[name]:,}", meaning) for name, meaning in meanings.items()]
+
+
+def _orders(said: dict[str, Any]) -> list[Row]:
+    opened, closed = said["orders_opened"], said["orders_closed"]
+    return [
+        ("  opened", f"{opened:,}", ""),
+        ("  closed", f"{closed:,}", ""),
+        ("  still open", f"{opened - closed:,}", ""),
+        ("  placed twice", f"{said['orders_duplicated']:,}", "by the venue's own ledger"),
+    ]
+
+
+def _latency(said: dict[str, int | None]) -> list[Row]:
+    median = said["p50"]
+    note = BACKLOG if median is not None and median > BACKLOG_MS else ""
+    shown = {name: "none" if ms is None else f"{ms:,} ms" for name, ms in said.items()}
+    return [("  p50", shown["p50"], note), ("  p99", shown["p99"], "")]
+
+
+def _shares(said: dict[str, Any]) -> list[Row]:
+    return [(f"  {each['name']}", f"{each['handled']:,}", "") for each in said["workers"]]
 
 
 def tell_missing(ending: Ending, console: Console) -> None:

@@ -189,10 +189,41 @@ async def test_the_command_names_what_is_lost_and_says_so_by_its_exit_code(
     assert json.loads(lost.stdout)["unaccounted"] == [ulid(1)]
     text = fleet(amqp_url, store_url, *words[:1], *words[2:])
     assert f"unaccounted: {ulid(1)}" in text.stdout
+    last = text.stdout.splitlines()[-1]
+    assert last == "1 event is unaccounted for; nothing was done twice."
+
+
+async def test_what_nobody_can_read_is_told_and_is_no_loss(
+    amqp_url: str, store: Store, publisher: ConfirmedPublisher
+):
+    """A stranger's message stands in the log as long as the log does: it is no exit code 1."""
+    await publish(publisher, 1, "wallet.low_balance")
+    await publisher.publish(names.INGEST, "wallet.low_balance", b"nonsense", headers={})
+    await store.commit([row(1, "done")])
+    found = await look(amqp_url, store)
+    assert (found.unreadable, found.is_clean) == (1, True)
+    assert found.reckoning.emitted == 1
+
+
+def test_a_store_that_is_not_there_is_refused_and_not_made(amqp_url: str, tmp_path: Path):
+    """One sentence with the whole path, exit code 2, and no file: neither new nor filled."""
+    (tmp_path / "empty.sqlite3").touch()
+    for file in (tmp_path / "nobody" / "fleet.sqlite3", tmp_path / "empty.sqlite3"):
+        answer = fleet(
+            amqp_url, f"sqlite:///{file}", "audit", "--handlers", "audited_service:service"
+        )
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert f"There is no store at {file};" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.sqlite3"]
+    assert (tmp_path / "empty.sqlite3").stat().st_size == 0
 
 
 async def test_without_the_layout_it_says_what_to_do(amqp_url: str, store_url: str):
     """One sentence and exit code 2."""
+    made = open_store(store_url)
+    await made.open()
+    await made.close()
     answer = fleet(amqp_url, store_url, "audit", "--handlers", "audited_service:service")
     assert answer.returncode == 2
     assert "fleet topology apply" in answer.stderr

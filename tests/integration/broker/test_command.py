@@ -28,11 +28,13 @@ def kind(broker: RunningBroker) -> str:
 
 
 @contextmanager
-def fleet_broker(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def fleet_broker(
+    *words: str, err: int | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The running command and what it printed; killed at the end, if it still runs."""
     argv = [sys.executable, "-m", "fleet", "broker", "--json", *words]
     env = without_amqp_url()
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=err, text=True, env=env) as process:
         try:
             assert process.stdout is not None
             yield process, json.loads(process.stdout.readline())
@@ -66,7 +68,7 @@ def closed(url: str) -> bool:
 
 def processes(folder: Path) -> list[str]:
     """The servers that run out of `folder`, as `ps` shows them."""
-    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
     return [line for line in shown.stdout.splitlines() if "beam" in line and str(folder) in line]
 
 
@@ -93,6 +95,25 @@ def test_nothing_is_left(number: int, kind: str, tmp_path: Path, monkeypatch: py
     assert soon(lambda: not list(tmp_path.iterdir()))
     if kind == "docker":
         assert soon(lambda: not containers(str(port_of(shown))))
+
+
+def test_the_end_of_its_rabbitmq_is_noticed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Killed behind the command's back: one sentence and exit code 1, and nothing is left."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with fleet_broker("--kind", kind, err=subprocess.PIPE) as (process, shown):
+        if kind == "docker":
+            (container,) = containers(str(port_of(shown)))
+            docker.docker("kill", container)
+        else:
+            (pid,) = [path.read_text() for path in tmp_path.glob("*/pid")]
+            os.kill(int(pid), signal.SIGKILL)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("fleet: RabbitMQ has ended by itself")
+    assert "Traceback" not in said
+    assert soon(lambda: not list(tmp_path.iterdir()))
 
 
 def test_data_is_used_again(tmp_path: Path):

@@ -6,6 +6,7 @@ import asyncio
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from fleet.audit.witness import read_ledger, read_summary
 from fleet.core.errors import SettingsError
@@ -43,6 +44,49 @@ async def test_the_ledger_tells_events_and_effects(*, idempotency: bool, duplica
         assert len(ledger.events) == sandbox.summary()["emitted"]
         assert (ledger.opened, ledger.duplicated) == (1 + duplicated, duplicated)
         assert ledger.closed == 0
+
+
+ID = "01JGFJJZ00000000000000000A"
+LINES = "application/x-ndjson"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("<html>It works!</html>", "text/html"),
+        ("", "text/html"),
+        ("nonsense", LINES),
+        ("nonsense\n", LINES),
+        (f'{{"id":"{ID}"}}\n{{"id":"{ID[:-1]}B"}}', LINES),
+        (f'{{"id":"{ID}"}}\n{{"id":"{ID[:-1]}', LINES),
+        (f'{{"id":"{ID}7"}}\n', LINES),
+        ("x" * (1 << 17), LINES),
+    ],
+)
+async def test_a_page_that_is_no_ledger_is_refused(text: str, kind: str):
+    """Of something else, without its last line's end, with what is no id, or without lines."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type=kind)
+
+    app = web.Application()
+    app.router.add_get("/{anything:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        with pytest.raises(SettingsError, match="no sandbox with a ledger"):
+            await read_ledger(f"http://{host}:{port}")
+    finally:
+        await runner.cleanup()
+
+
+async def test_no_password_of_a_witness_is_shown():
+    """Its address may hold one."""
+    with pytest.raises(SettingsError) as refusal:
+        await read_ledger("http://me:s3cr3t@127.0.0.1:1")
+    assert "s3cr3t" not in str(refusal.value)
 
 
 async def test_without_a_witness_it_is_one_sentence():

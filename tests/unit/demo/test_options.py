@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -35,6 +36,47 @@ def test_a_bad_tape_is_one_sentence_before_anything_runs(tmp_path: Path, content
         tape.write_bytes(content)
     with pytest.raises(SettingsError, match=str(tape)):
         Options(trades=tape).ticks()
+
+
+BAD = "ts_ms,pair,price,qty\n1,A/B,NaN,1\n" + LINE + "nonsense\n" + LINE
+
+
+def test_bad_lines_are_named_and_no_trades(tmp_path: Path):
+    """By file and line; what is counted is what will be played."""
+    tape, said = tmp_path / "tape", []
+    tape.write_text(BAD)
+    assert Options(trades=tape).ticks(said.append) == 2
+    assert [line.partition(f"{tape}:")[2].partition(":")[0] for line in said] == ["2", "4"]
+
+
+def test_a_tape_that_breaks_off_is_played_up_to_there(tmp_path: Path):
+    """The break is named by file and line; under --strict-tape it is a refusal instead."""
+    tape, said = tmp_path / "tape.gz", []
+    lines = "".join(f"{n},A/B,{n}.{n * n},1\n" for n in range(1, 3000))
+    tape.write_bytes(gzip.compress(b"ts_ms,pair,price,qty\n" + lines.encode())[:-2000])
+    played = Options(trades=tape).ticks(said.append)
+    assert 0 < played < 2999
+    assert [f"{tape}:{played + 2}: the file breaks off here" in line for line in said] == [True]
+    strict = Options(trades=tape, strict_tape=True)
+    assert "--strict-tape" in strict.sandbox_words()
+    with pytest.raises(SettingsError, match=rf"{tape}:{played + 2}: .*without --strict-tape"):
+        strict.ticks()
+
+
+@pytest.mark.parametrize("content", ["", "nonsense\n", "1,A/B,NaN,1\n2,A/B,0,1\n"])
+def test_a_tape_without_one_trade_is_refused(tmp_path: Path, content: str):
+    """Nothing played is no success."""
+    tape = tmp_path / "tape"
+    tape.write_text("ts_ms,pair,price,qty\n" + content)
+    with pytest.raises(SettingsError, match="has no trade that can be played"):
+        Options(trades=tape).ticks()
+
+
+def test_a_pipe_is_refused(tmp_path: Path):
+    """It could be read only once."""
+    os.mkfifo(tmp_path / "tape")
+    with pytest.raises(SettingsError, match="is a pipe"):
+        Options(trades=tmp_path / "tape").ticks()
 
 
 def test_without_a_tape_the_market_is_made_up_short_and_trades():

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandbox.settings import DEMO_AGENT, DEMO_KEY
+
 COMMAND = [sys.executable, "-m", "fleet", "sandbox"]
 ROOT = Path(__file__).parents[3]
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_")}
@@ -51,6 +53,8 @@ def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> No
         (["--events", "0"], {}, "events is wrong"),
         (["--faults", "errors=5"], {}, "needs a rate from 0 to 1"),
         (["--port", "70000"], {}, "port is wrong"),
+        (["--agent-id", "a b"], {}, "agent-id is wrong: must be 1 to 128 letters"),
+        (["--agent-id", ""], {}, "agent-id is wrong"),
         (["--host", "192.0.2.1"], {}, "cannot listen on 192.0.2.1"),
         ([], {"SANDBOX_KEY": "sk_live_secret"}, "key is wrong: must begin with pf_live_"),
         ([], {"SANDBOX_SCRIPT_EVERY": "-1"}, "script-every is wrong"),
@@ -69,6 +73,16 @@ def test_a_wrong_setting_is_one_sentence(
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "secret" not in done.stderr
+
+
+def test_help_names_the_agent_and_where_its_key_stands() -> None:
+    """What a client needs to connect, without reading the source."""
+    done = subprocess.run(
+        [*COMMAND, "--help"], env=PLAIN, text=True, capture_output=True, timeout=20, check=True
+    )
+    said = " ".join(done.stdout.split())
+    assert f"[default: {DEMO_AGENT}]" in said
+    assert DEMO_KEY in said
 
 
 def test_a_strict_tape_is_refused(write_tape: Any) -> None:

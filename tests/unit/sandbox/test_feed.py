@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 from hypothesis import given
@@ -107,6 +108,12 @@ def test_the_made_up_market_is_seeded_and_sane(seed: int) -> None:
         assert read_trade(
             f"{trade.ts_ms},{trade.pair},{trade.price_text},{trade.qty_text}".encode()
         )
+
+
+def test_each_pair_of_the_made_up_market_has_a_lane_of_its_own() -> None:
+    """With the usual sixteen lanes, so that all workers of a demo share in its ticks."""
+    assert len(PAIRS) == 16
+    assert {crc32(pair.encode()) % 16 for pair in PAIRS} == set(range(16))
 
 
 def test_the_made_up_market_moves() -> None:
