@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractChannel
 from fleet.amqp.admin import Admin, Inequivalent
 from fleet.broker import Management, RunningBroker
 from fleet.core.errors import BrokerError, TopologyError
+from fleet.store import bindings, open_store
 from topology.apply import apply
 from topology.check import Difference, compare, probe
 from topology.export import definitions, with_user
@@ -274,6 +275,29 @@ def test_a_broker_that_refuses_is_one_line(
         "port": f"amqp://guest:guest@{management.removeprefix('http://')}/",
     }
     _refused(fleet("apply", cwd=tmp_path, AMQP_URL=urls[change]))
+
+
+def test_check_blames_the_user_of_amqp_first(broker: RunningBroker, amqp_url: str, tmp_path: Path):
+    """With a good MANAGEMENT_URL and a wrong AMQP password, the sentence names AMQP_URL."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    wrong = amqp_url.replace("guest:guest@", "guest:hunter2@")
+    done = fleet("check", cwd=tmp_path, AMQP_URL=wrong, MANAGEMENT_URL=broker.management_url or "")
+    _refused(done)
+    assert "refuses user 'guest' and its password; correct AMQP_URL" in done.stderr
+
+
+async def test_apply_records_how_many_lanes_there_are(amqp_url: str, tmp_path: Path):
+    """What bridge and workers compare their PF_PARTITIONS with is in the store after apply."""
+    lanes = MODULE.replace("buckets=1", "buckets=1, lanes=Lanes(partitions=3)")
+    (tmp_path / "mine.py").write_text(f"from topology.model import Lanes\n{lanes}")
+    done = fleet("apply", cwd=tmp_path, AMQP_URL=amqp_url)
+    assert done.returncode == 0, done.stderr
+    store = open_store(f"sqlite:///{tmp_path}/.fleet/fleet.sqlite3")
+    await store.open()
+    try:
+        assert await store.read(bindings.lane_counts) == {"agent": 3}
+    finally:
+        await store.close()
 
 
 def _refused(done: subprocess.CompletedProcess[str]) -> None:
