@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
+from msgspec.inspect import CustomType
+from msgspec.inspect import type_info as inspect_type
 
 from fleet.core.decision import Decision
 from fleet.core.errors import DataError, SettingsError
@@ -149,6 +151,8 @@ class Service:
 
     def _check(self, handler: Handler) -> None:
         name = f"handler {handler.name!r}"
+        if handler.effect not in get_args(EffectClass):
+            raise SettingsError(f"{name}: an effect is one of {', '.join(get_args(EffectClass))}.")
         if (handler.key is None) == (handler.effect == "once"):
             raise SettingsError(f"{name}: effect 'once' and a key go together.")
         if handler.state is not None and not self._is_lane(handler.pattern):
@@ -159,7 +163,15 @@ class Service:
 
 def _payload_type(function: Function) -> Any:
     """The annotation of the second parameter; without one, the payload stays a dict."""
+    name = f"handler {function.__module__}.{getattr(function, '__qualname__', function)}"
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2:  # noqa: PLR2004 - the context and the payload
-        raise SettingsError(f"handler {function!r} must take a context and a payload.")
-    return get_type_hints(function).get(parameters[1].name, dict)
+        raise SettingsError(f"{name} must take a context and a payload.")
+    try:
+        kind = get_type_hints(function).get(parameters[1].name, dict)
+        is_known = not isinstance(inspect_type(kind), CustomType)
+    except (TypeError, NameError):
+        is_known = False
+    if not is_known:
+        raise SettingsError(f"{name}: its payload's type cannot be read from JSON.")
+    return kind

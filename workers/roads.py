@@ -77,8 +77,9 @@ class Roads:
         )
 
     def _why(self, job: Job, failure: Failure, now_ms: int) -> dict[str, Any]:
+        named = event_headers(job.event) if job.event else {}
         return failure_headers(
-            job.delivery.headers,
+            {**job.delivery.headers, **named},
             failure,
             attempt=job.headers.attempt,
             now_ms=now_ms,

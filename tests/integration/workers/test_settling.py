@@ -123,10 +123,12 @@ async def test_a_type_that_nobody_handles_is_parked(bench: Any, service: Service
     await bench.start(service)
     event = bench.event("other.kind")
     queue = names.work_queue(service.name)
-    await bench.send(names.REDELIVER, queue, write_event(event), {"x-event-id": event.event_id})
+    await bench.send(names.REDELIVER, queue, write_event(event), {"x-event-id": "of another"})
     assert await bench.settled(service, [event]) == {event.event_id: "failed"}
     parked = await bench.take(names.failed(service.name))
     assert parked.headers["x-error-type"] == "UnknownType"
+    assert parked.headers["x-event-id"] == event.event_id
+    assert parked.headers["x-event-type"] == "other.kind"
 
 
 async def test_a_failing_handler_is_retried_then_parked(bench: Any, service: Service):
@@ -346,5 +348,17 @@ def test_contradictions_are_refused(service: Service):
     service.handler("test.a")(lambda _context, _payload: None)
     with pytest.raises(SettingsError, match="two handlers"):
         service.handler("test.a")(lambda _context, _payload: None)
+    with pytest.raises(SettingsError, match="one of pure, idempotent, once"):
+        service.handler("test.c", effect="twice")(lambda _context, _payload: None)
+    with pytest.raises(SettingsError, match=r"\.on_three must take a context and a payload"):
+
+        @service.handler("test.d")
+        def on_three(_: Context, __: dict[str, Any], ___: int) -> None: ...
+
+    with pytest.raises(SettingsError, match="cannot be read from JSON"):
+
+        @service.handler("test.e")
+        def on_service(_: Context, __: asyncio.Event) -> None: ...
+
     with pytest.raises(SettingsError, match="lanes only"):
         service.handler("test.b", state=Size)(lambda _context, _payload: None)
