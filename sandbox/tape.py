@@ -122,7 +122,7 @@ class Tape:
                     except BadLine as error:
                         self._bad(number, str(error))
             except (EOFError, OSError, zlib.error) as error:
-                self._bad(number + 1, f"the file breaks off here ({error})")
+                self._bad(number + 1, f"the file breaks off here ({error})", "played up to here")
 
     def _open(self, stack: ExitStack) -> io.BufferedIOBase:
         try:
@@ -140,12 +140,12 @@ class Tape:
             )
         return file
 
-    def _bad(self, number: int, reason: str) -> None:
+    def _bad(self, number: int, reason: str, way_on: str = "skipped") -> None:
         place = f"{self.path}:{number}: {reason}"
         if self._strict:
             raise SettingsError(f"{place}; mend the tape or play it without --strict-tape.")
         self.bad_lines += 1
-        self._report(f"{place}; skipped")
+        self._report(f"{place}; {way_on}")
 
 
 def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
