@@ -73,7 +73,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
         # The absolute path: a relative STORE_URL means another store in another folder.
-        log.info("bridge ready", source=source.name, store=_place(url), lanes=settings.partitions)
+        log.info("bridge starts", source=source.name, store=_place(url), lanes=settings.partitions)
         await bridge.run()
     log.info("bridge stopped")
 
