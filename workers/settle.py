@@ -10,26 +10,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
 
-import msgspec
 import structlog
 
 from fleet.amqp.acks import AckLine
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
-from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
-from fleet.core.envelope import EVENT_ID
+from fleet.core.decision import Ack, Fail, Postpone
 from fleet.core.errors import PublishError, PublishNacked
 from fleet.core.events import Event
 from fleet.core.failure import describe
-from fleet.core.ulid import is_ulid
-from fleet.store.api import KeyState, Outcome, Settled, Store, Verdict
-from workers.effects import outcome_of
+from fleet.store.api import Settled, Store, Verdict
 from workers.job import Job
 from workers.loops import Loops
 from workers.patience import until_stored
 from workers.process import in_lane
 from workers.registry import Handler
 from workers.roads import Roads
+from workers.rows import Rows, is_journaled, is_sent
 
 log = structlog.get_logger("fleet.workers")
 
@@ -39,9 +36,6 @@ GROUP = 64
 LINGER_S = 0.01
 """A group of fewer than GROUP waits so long for more. At a low rate a commit for each event would
 have the disk busy all the time, and the broker's own writes behind it: twice the latency."""
-
-_encode = msgspec.json.Encoder(decimal_format="string").encode
-_FINAL: dict[type, Outcome] = {Ack: "done", Expire: "expired", Fail: "failed"}
 
 
 class Settler:
@@ -64,8 +58,7 @@ class Settler:
         fenced: Callable[[str], None],
     ) -> None:
         self._loops = loops
-        self._service = service
-        self._worker = worker
+        self._rows_of = Rows(service, worker)
         self._store = store
         self._publisher = publisher
         self._roads = roads
@@ -100,7 +93,7 @@ class Settler:
     def _start(self, job: Job) -> None:
         if not _is_kept(job):
             self._end(job)
-        elif self._roads.needed(job) and _is_sent(job):
+        elif self._roads.needed(job) and is_sent(job):
             self._hold_lane(job)
             self._loops.start(self._send(job))
         else:
@@ -149,7 +142,7 @@ class Settler:
                 await asyncio.sleep(delay)
             except Exception as error:  # noqa: BLE001 - whatever it is, the delivery is settled
                 _give_up(job, error)
-            if not _is_sent(job) or job.unsendable:
+            if not is_sent(job) or job.unsendable:
                 break
         if _is_kept(job):
             self._queue(job)
@@ -184,14 +177,14 @@ class Settler:
 
     async def _settle(self, batch: Sequence[Job]) -> None:
         lines: set[AckLine] = set()
-        journaled, rows = self._rows([job for job in batch if _is_journaled(job)])
+        plain = [job for job in batch if not is_journaled(job)]
+        journaled, rows = self._rows([job for job in batch if is_journaled(job)])
         if rows:
             verdicts = await until_stored(lambda: self._store.commit(rows))
             for job, verdict in zip(journaled, verdicts, strict=True):
                 self._apply(job, verdict, lines)
-        for job in batch:
-            if not _is_journaled(job):
-                self._ack(job, lines)
+        for job in plain:
+            self._ack(job, lines)
         for line in lines:
             await line.flush()
 
@@ -234,78 +227,22 @@ class Settler:
 
     def _rows(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Settled]]:
         """What to commit, and for which jobs; what cannot be written is decided anew."""
-        now_ms = _now_ms()
         saved: set[tuple[str, str]] = set()
         rows: list[tuple[Job, Settled]] = []
         for job in reversed(jobs):
             try:
-                rows.append((job, self._row(job, now_ms, self._states(job, saved))))
+                rows.append((job, self._rows_of.row(job, saved)))
             except Exception as error:  # noqa: BLE001 - a state of the user's that is no JSON
                 self._rolled_back(job, error)
         rows.reverse()
         return [job for job, _ in rows], [row for _, row in rows]
-
-    def _states(self, job: Job, saved: set[tuple[str, str]]) -> tuple[KeyState, ...]:
-        """The state to save with a job: of each key the last one of a group is enough."""
-        context = job.context
-        if not job.sequence or context is None or not isinstance(job.decision, Ack):
-            return ()
-        at = (job.delivery.origin.queue, job.key)
-        if at in saved:
-            return ()
-        saved.add(at)
-        return (KeyState(job.key, job.sequence, _encode(context.kept)),)
-
-    def _row(self, job: Job, now_ms: int, states: tuple[KeyState, ...]) -> Settled:
-        decision, context, event = job.decision, job.context, job.event
-        outcome: Outcome = _FINAL.get(type(decision), "")
-        reason = ""
-        match decision:
-            case Ack(skipped=skipped) if skipped:
-                outcome, reason = "skipped", skipped
-            case Fail(failure=failure) | Retry(failure=failure):
-                reason = f"{failure.error_type}: {failure.message}"
-            case Expire(reason=text) | Postpone(reason=text):
-                reason = text
-        done = isinstance(decision, Ack)
-        if not _is_sent(job):
-            outcome = ""  # it comes again; only what became of its effect is known
-        return Settled(
-            service=self._service,
-            event_id=event.event_id if event else _claimed_id(job),
-            outcome=outcome,
-            attempt=job.headers.attempt,
-            worker=self._worker,
-            at_ms=context.now_ms if context else now_ms,
-            handler=job.handler.name if job.handler else "",
-            reason=reason[:500],
-            # A body that cannot be read may name another's id; its row must not stand for that.
-            replay_count=job.headers.replay_count if event else -1,
-            age_ms=max(0, (context.now_ms if context else now_ms) - event.ts) if event else 0,
-            writes=tuple(context.writes) if context and done else (),
-            states=states,
-            effect=outcome_of(context.effect, decision)
-            if context and context.effect and decision
-            else None,
-            lane=job.delivery.origin.queue if job.epoch else "",
-            epoch=job.epoch,
-            started=job.started,
-        )
 
 
 def _is_kept(job: Job) -> bool:
     """Whether there is anything to settle: not for what was dropped, or comes again unchanged."""
     if job.decision is None:
         return False
-    return _is_sent(job) or (job.context is not None and job.context.effect is not None)
-
-
-def _is_sent(job: Job) -> bool:
-    """Whether its decision is carried out: while it is ours, or where the handler is done.
-
-    After a lost channel the message comes again, so a second one must not be sent in its place.
-    """
-    return job.delivery.is_ours or (isinstance(job.decision, Ack) and job.context is not None)
+    return is_sent(job) or (job.context is not None and job.context.effect is not None)
 
 
 def _step_back(job: Job) -> None:
@@ -325,23 +262,6 @@ def _give_up(job: Job, error: Exception) -> None:
     log.error("cannot be published", reason=str(error), queue=_queue_of(job))
     job.unsendable = isinstance(job.decision, Fail)
     job.decision = Fail(describe(error))
-
-
-def _is_journaled(job: Job) -> bool:
-    """Whether a row is owed: not for what has one, is pure and done, or cannot be named."""
-    if job.standing.seen is not None:
-        return False
-    if job.event is None:
-        return bool(_claimed_id(job))
-    if job.handler is None or job.handler.effect != "pure" or job.started:
-        return True
-    return not isinstance(job.decision, Ack) or bool(job.context and job.context.writes)
-
-
-def _claimed_id(job: Job) -> str:
-    """The id in the headers of a body that cannot be read: the audit knows it by that."""
-    claimed = job.delivery.headers.get(EVENT_ID)
-    return claimed if isinstance(claimed, str) and is_ulid(claimed) else ""
 
 
 def _queue_of(job: Job) -> str:
