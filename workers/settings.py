@@ -20,7 +20,6 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
-    store_url: str = "sqlite:///.fleet/fleet.sqlite3"
     worker_name: str = Field(default_factory=_name, pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")
     """Unique among live workers: it tells who holds an effect or owns a lane."""
     prefetch: int = Field(default=400, ge=1, le=65_535)

@@ -13,7 +13,7 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from fleet.amqp.acks import AckLine
-from fleet.amqp.connection import LOSSES, Link, reraise_own_cancellation
+from fleet.amqp.connection import LOSSES, Link, cancelled, reraise_own_cancellation
 from fleet.amqp.delivery import Delivery, Origin
 from fleet.core.backoff import backoff
 
@@ -55,7 +55,6 @@ class Subscription:
         self.queue = queue
         self.origin = Origin(queue, is_lane)
         self.prefetch = prefetch
-        self.starts = 0
         self._link = link
         self._on_delivery = on_delivery
         self._on_start = on_start
@@ -64,11 +63,6 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self._intake: _Intake | None = None
         self._draining = False
-
-    @property
-    def line(self) -> AckLine | None:
-        """The acks of the present channel; None while there is none."""
-        return self._intake.line if self._intake else None
 
     @property
     def is_consuming(self) -> bool:
@@ -98,8 +92,7 @@ class Subscription:
     async def stop(self) -> None:
         """Close the channel: what was not settled goes back to the queue."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
 
     async def _run(self) -> None:
         delays = backoff(random.uniform, first=0.2, cap=15.0)
@@ -127,7 +120,6 @@ class Subscription:
                 if self._on_start is not None:
                     self._on_start(self.queue)
                 self._intake = intake
-                self.starts += 1
                 await intake.consume(self._arguments)
             if self._draining:
                 return  # a drain that began meanwhile has nothing to wait for here
