@@ -29,8 +29,12 @@ from fleet.core.errors import BrokerError
 from fleet.settings import load
 
 # How fast this machine is today is no property of the code.
+# Where a change is judged the examples are the same each time; where one works they are new ones.
 hypothesis_settings.register_profile(
-    "fleet", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fleet",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("fleet")
 
