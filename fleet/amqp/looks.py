@@ -109,12 +109,14 @@ class Looks:
             got.append(message)
             news.set()
 
+        # A long queue lets one wait for its first message; only another consumer can have it.
+        patience = IDLE_S if depth.consumers else TIMEOUT_S
         await channel.basic_qos(prefetch_count=min(depth.ready, MOST))
         answer = await channel.basic_consume(queue, take)
         while len(got) < min(depth.ready, MOST):
             news.clear()
             try:
-                async with asyncio.timeout(IDLE_S):
+                async with asyncio.timeout(patience):
                     await news.wait()
             except TimeoutError:
                 break
