@@ -12,7 +12,6 @@ from typing import cast
 
 import structlog
 
-from fleet.amqp.acks import AckLine
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.decision import Ack, Fail, Postpone
@@ -176,26 +175,34 @@ class Settler:
                 await self._full.wait()
 
     async def _settle(self, batch: Sequence[Job]) -> None:
-        lines: set[AckLine] = set()
-        plain = [job for job in batch if not is_journaled(job)]
+        acked = [job for job in batch if not is_journaled(job)]
         journaled, rows = self._rows([job for job in batch if is_journaled(job)])
         if rows:
             verdicts = await until_stored(lambda: self._store.commit(rows))
             for job, verdict in zip(journaled, verdicts, strict=True):
-                self._apply(job, verdict, lines)
-        for job in plain:
-            self._ack(job, lines)
-        for line in lines:
-            await line.flush()
+                self._apply(job, verdict, acked)
+        await self._ack(acked)
 
-    def _apply(self, job: Job, verdict: Verdict, lines: set[AckLine]) -> None:
+    def _apply(self, job: Job, verdict: Verdict, acked: list[Job]) -> None:
         if isinstance(verdict, Exception):
             self._rolled_back(job, verdict)
         elif verdict == "fenced":
             self._fenced(job.delivery.origin.queue)
             self._end(job)
         else:
-            self._ack(job, lines)
+            acked.append(job)
+
+    async def _ack(self, jobs: Sequence[Job]) -> None:
+        """Settle these at the broker. They end only then: a drain waits for the acks too."""
+        for job in jobs:
+            if job.unsendable:
+                job.delivery.dead_letter()
+            else:
+                job.delivery.ack()
+        for line in {job.delivery.line for job in jobs}:
+            await line.flush()
+        for job in jobs:
+            self._end(job)
 
     def _rolled_back(self, job: Job, error: Exception) -> None:
         """What the handler wanted written raised: decide as if the handler had.
@@ -216,14 +223,6 @@ class Settler:
             job.decision = in_lane(decision) if job.delivery.origin.is_lane else decision
         job.context = None
         self._start(job)
-
-    def _ack(self, job: Job, lines: set[AckLine]) -> None:
-        if job.unsendable:
-            job.delivery.dead_letter()
-        else:
-            job.delivery.ack()
-        lines.add(job.delivery.line)
-        self._end(job)
 
     def _rows(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Settled]]:
         """What to commit, and for which jobs; what cannot be written is decided anew."""
