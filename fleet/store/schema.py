@@ -62,7 +62,21 @@ _FACTS: Final = (
         name TEXT PRIMARY KEY, value TEXT NOT NULL, event_id TEXT NOT NULL){keyed}""",
 )
 
-MIGRATIONS: Final = (_FIRST, _FACTS)
+_OPERATORS: Final = (
+    """CREATE TABLE archive (
+        kind TEXT NOT NULL, queue TEXT NOT NULL, message_id TEXT NOT NULL, digest TEXT NOT NULL,
+        replays BIGINT NOT NULL, event_type TEXT NOT NULL, headers TEXT NOT NULL,
+        body TEXT NOT NULL, note TEXT NOT NULL, operator TEXT NOT NULL, at_ms BIGINT NOT NULL,
+        restored_ms BIGINT NOT NULL, PRIMARY KEY (kind, queue, message_id, digest, replays))""",
+    "CREATE INDEX archive_newest ON archive (kind, restored_ms, at_ms)",
+    """CREATE TABLE interventions (
+        id {serial}, at_ms BIGINT NOT NULL, operator TEXT NOT NULL, action TEXT NOT NULL,
+        queue TEXT NOT NULL, message_id TEXT NOT NULL, was TEXT NOT NULL, became TEXT NOT NULL,
+        note TEXT NOT NULL)""",
+    "CREATE INDEX interventions_of ON interventions (message_id)",
+)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

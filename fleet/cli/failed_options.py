@@ -1,0 +1,151 @@
+"""The options that the commands on failed messages share."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from fleet.cli.load import load_service
+from fleet.core.errors import SettingsError
+from fleet.settings import load
+from fleet.store import Store, StoreSettings, open_store
+from fleet.telemetry import log as logs
+from replay.place import Place
+from replay.selection import Selection, moment
+from replay.verdict import ONCE_MAX_AGE_S, Judge
+from topology import names
+from topology.settings import TopologySettings
+from workers.registry import Service
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
+limit = click.option("--limit", type=click.IntRange(min=1), help="At most so many messages.")
+stale = click.option("--even-if-stale", is_flag=True, help="Send also what is too old to act on.")
+age = click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    default=ONCE_MAX_AGE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="What has effects is stale after this, where its handler does not say.",
+)
+
+
+def at_queue(function: F) -> F:
+    """Give a command the options that say which queue, and who acts."""
+    for option in (
+        click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]"),
+        click.option(
+            "--unrouted", is_flag=True, help="What nobody wanted, instead of what failed."
+        ),
+        click.option(
+            "--handlers",
+            default="agent.handlers:service",
+            show_default=True,
+            metavar="MODULE:NAME",
+            help="The service whose messages they are.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def selecting(function: F) -> F:
+    """Give a command the options that select messages; each but the times can be repeated."""
+    for name, text in (
+        ("--until", "Failed at or before: 30s, 15m, 2h, 1d (ago), or an ISO time (UTC)."),
+        ("--since", "Failed at or after: likewise."),
+        ("--text", "Stands in the error's message or the body."),
+    ):
+        function = click.option(name, default="", metavar="TEXT", help=text)(function)
+    for name, text in (
+        ("fingerprint", "The group, as `list` shows it."),
+        ("error", "The error's type: 'Timeout*'."),
+        ("handler", "The handler that failed."),
+        ("class", "The failure class: network, api, data, logic, state, resource."),
+        ("type", "The event type: 'wallet.*'."),
+        ("id", "The message's id."),
+    ):
+        option = click.option(
+            f"--{name}", f"of_{name}", multiple=True, metavar="PATTERN", help=text
+        )
+        function = option(function)
+    return function
+
+
+def selection(options: dict[str, Any]) -> Selection:
+    """Take the selecting options out of a command's. Raises SettingsError for a wrong time."""
+    now = time.time_ns() // 1_000_000
+    since, until = options.pop("since"), options.pop("until")
+    return Selection(
+        ids=tuple(options.pop("of_id")),
+        types=tuple(options.pop("of_type")),
+        classes=tuple(options.pop("of_class")),
+        handlers=tuple(options.pop("of_handler")),
+        errors=tuple(options.pop("of_error")),
+        fingerprints=tuple(options.pop("of_fingerprint")),
+        text=options.pop("text"),
+        since_ms=moment(since, now) if since else 0,
+        until_ms=moment(until, now) if until else 0,
+    )
+
+
+def the_service(handlers: str) -> Service:
+    """The service that is named. Raises SettingsError where it has no handlers."""
+    service = load_service(handlers)
+    if not isinstance(service, Service):
+        raise SettingsError(f"{handlers} has a layout but no handlers; name a service.")
+    return service
+
+
+class Where:
+    """What `at_queue` says, and how a command gets to work there."""
+
+    def __init__(self, handlers: str, by: str | None, *, unrouted: bool) -> None:
+        logs.configure(level="error")
+        self.service = the_service(handlers)
+        self.queue = names.UNROUTED if unrouted else names.failed(self.service.name)
+        self.operator = by or _user()
+        self._url = load(TopologySettings).amqp_url
+        self._store_url = load(StoreSettings).url
+
+    def work(self, task: Callable[[Place, asyncio.Event], Awaitable[T]]) -> T:
+        """Do `task`, given an event that Ctrl-C and SIGTERM set."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._with_store(task))
+
+    def judge(self, *, even_if_stale: bool = False, max_age: float = ONCE_MAX_AGE_S) -> Judge:
+        """A judge of the service's messages."""
+        return Judge(self.service, even_if_stale=even_if_stale, once_max_age_s=max_age)
+
+    async def _with_store(self, task: Callable[[Place, asyncio.Event], Awaitable[T]]) -> T:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        store: Store = open_store(self._store_url)
+        await store.open()
+        try:
+            return await task(self._place(store), stop)
+        finally:
+            await store.close()
+
+    def _place(self, store: Store) -> Place:
+        return Place(self._url, store, self.service, self.queue, self.operator)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

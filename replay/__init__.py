@@ -1,0 +1,1 @@
+"""Floor 3: what a person does with what failed: look, plan, replay, edit, archive, restore."""

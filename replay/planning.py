@@ -1,0 +1,52 @@
+"""Looks at a queue and says what a replay of the selected messages would do; changes nothing."""
+
+from __future__ import annotations
+
+from fleet.amqp.harvest import Held
+from replay import plan as plans
+from replay.entry import Entry, iso
+from replay.place import Place, now_ms
+from replay.plan import Plan
+from replay.run import Edit
+from replay.selection import Selection
+from replay.verdict import Judge, Reading
+
+
+async def make_plan(
+    place: Place,
+    judge: Judge,
+    selection: Selection,
+    *,
+    limit: int = 0,
+    effect_key: str = "",
+    edit: Edit | None = None,
+) -> Plan:
+    """The plan for what is selected, in the queue's order; at most `limit` of it where that is set.
+
+    With `effect_key`, only what has that effect; with `edit`, as the edited body would be handled.
+    No body is held. Raises what `edit` raises.
+    """
+    readings: list[Reading] = []
+    at_ms = now_ms()
+
+    def seen(entry: Entry, held: Held) -> bool:
+        if selection.matches(entry, held.body):
+            body = edit(held.body) if edit else held.body
+            reading = judge.read(entry, body, at_ms)
+            if not effect_key or reading.effect_key == effect_key:
+                readings.append(reading)
+        return not limit or len(readings) < limit
+
+    await place.look(seen)
+    known = await place.know(judge, readings)
+    return Plan(
+        version=plans.VERSION,
+        service=place.service.name,
+        queue=place.queue,
+        made_at=iso(at_ms),
+        made_by=place.operator,
+        selection=selection,
+        even_if_stale=judge.even_if_stale,
+        max_age_s=judge.once_max_age_s,
+        items=tuple(plans.item(each.entry, judge.judge(each, known)) for each in readings),
+    )
