@@ -16,11 +16,10 @@ EDITED_FROM = "x-edited-from"
 
 
 class Way(NamedTuple):
-    """Where to publish; what shares a `lane` keeps its order."""
+    """Where to publish."""
 
     exchange: str
     key: str
-    lane: int | None = None
 
 
 class _Place(Protocol):
@@ -37,9 +36,7 @@ def home(place: _Place, judge: Judge, entry: Entry) -> Way:
         if entry.exchange in (names.REDELIVER, names.DLX):
             return Way(entry.exchange, entry.home)
         return Way(names.EVENTS, entry.type)
-    queue = judge.home(entry)
-    number = queue.rpartition(".")[2]
-    return Way(names.REDELIVER, queue, int(number) if number.isdigit() else None)
+    return Way(names.REDELIVER, judge.home(entry))
 
 
 def headers(

@@ -18,7 +18,7 @@ import msgspec
 from fleet.amqp.connection import Link
 from fleet.amqp.harvest import Harvest, Held
 from fleet.amqp.publisher import ConfirmedPublisher
-from fleet.core.errors import DataError, PublishError, PublishNacked
+from fleet.core.errors import BrokerError, DataError, PublishError, PublishNacked
 from fleet.store import archive
 from fleet.store.api import Tx
 from fleet.store.archive import Archived, Intervention
@@ -229,9 +229,7 @@ class Runner:
                 self.report.left[each.entry.id] = f"{error} Running it again is safe."
 
         try:
-            self._publisher.post(
-                way.exchange, way.key, body, headers=headers, settled=settled, lane=way.lane
-            )
+            self._publisher.post(way.exchange, way.key, body, headers=headers, settled=settled)
         except DataError as error:
             self.report.refused[each.entry.id] = str(error)
 
@@ -278,5 +276,17 @@ def archived(
 @asynccontextmanager
 async def open_publisher(url: str) -> AsyncIterator[ConfirmedPublisher]:
     """A publisher over a connection of its own. Raises BrokerError."""
-    async with Link(url, "replay-failed") as link, ConfirmedPublisher(link) as publisher:
-        yield publisher
+    async with Link(url, "replay-failed") as link:
+        # One channel: what failed in an order goes home in it.
+        async with ConfirmedPublisher(link, channels=1) as publisher:
+            await _ready(publisher)
+            yield publisher
+
+
+async def _ready(publisher: ConfirmedPublisher) -> None:
+    """Return once it can publish: one that is stopped while it opens its channels may not end."""
+    try:
+        async with asyncio.timeout(ROOM_S):
+            await publisher.room()
+    except TimeoutError:
+        raise BrokerError("The broker opens no channel to publish on; run it again.") from None
