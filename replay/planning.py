@@ -21,7 +21,7 @@ async def make_plan(
     effect_key: str = "",
     edit: Edit | None = None,
 ) -> Plan:
-    """The plan for what is selected, in the queue's order; at most `limit` of it where that is set.
+    """The plan for what is selected, the oldest events first; at most `limit` where that is set.
 
     With `effect_key`, only what has that effect; with `edit`, as the edited body would be handled.
     No body is held. Raises what `edit` raises.
@@ -35,9 +35,12 @@ async def make_plan(
             reading = judge.read(entry, body, at_ms)
             if not effect_key or reading.effect_key == effect_key:
                 readings.append(reading)
-        return not limit or len(readings) < limit
+        return True
 
     await place.look(seen)
+    # By id, which is by time: a queue that was looked into may have another order each time.
+    readings.sort(key=lambda reading: reading.entry.id)
+    readings = readings[: limit or None]
     known = await place.know(judge, readings)
     return Plan(
         version=plans.VERSION,

@@ -136,6 +136,7 @@ class Runner:
 
         async with self._place.harvest() as harvest:
             await harvest.gather(shown(seen))
+            parked.sort(key=lambda each: each.entry.id)
             await self._settle(harvest, parked)
         return found, is_last
 
@@ -275,12 +276,13 @@ def archived(
 
 @asynccontextmanager
 async def open_publisher(url: str) -> AsyncIterator[ConfirmedPublisher]:
-    """A publisher over a connection of its own. Raises BrokerError."""
-    async with Link(url, "replay-failed") as link:
-        # One channel: what failed in an order goes home in it.
-        async with ConfirmedPublisher(link, channels=1) as publisher:
-            await _ready(publisher)
-            yield publisher
+    """A publisher over a connection of its own, that keeps the order. Raises BrokerError."""
+    async with (
+        Link(url, "replay-failed") as link,
+        ConfirmedPublisher(link, channels=1) as publisher,
+    ):
+        await _ready(publisher)
+        yield publisher
 
 
 async def _ready(publisher: ConfirmedPublisher) -> None:

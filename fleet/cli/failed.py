@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from bisect import insort
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from replay.plan import write_plan
 from replay.selection import Selection
 
 PAGE = 50
+_id = attrgetter("id")
 
 
 @click.group(invoke_without_command=True)
@@ -40,8 +43,8 @@ def command(ctx: click.Context) -> None:
 @command.command("list")
 @selecting
 @at_queue
-@click.option("--each", is_flag=True, help="Messages instead of groups, in the queue's order.")
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="With --each: begin after.")
+@click.option("--each", is_flag=True, help="Messages instead of groups, by id, a page of --limit.")
+@click.option("--after", default="", metavar="ID", help="With --each: the page after this id.")
 @failed_options.limit
 @failed_options.as_json
 def list_(
@@ -49,7 +52,7 @@ def list_(
 ) -> None:
     """Group what waits by error, class, type and handler; changes nothing."""
     where = Where(handlers, by, unrouted=unrouted)
-    most, skip = options.pop("limit") or PAGE, options.pop("skip")
+    most, after = options.pop("limit") or PAGE, options.pop("after")
     chosen = failed_options.selection(options)
     grouped, page = Groups(), list[Entry]()
     matched = 0
@@ -59,8 +62,9 @@ def list_(
         if chosen.matches(entry, held.body):
             matched += 1
             grouped.add(entry)
-            if each and skip < matched <= skip + most:
-                page.append(entry)
+            if each and entry.id > after:
+                insort(page, entry, key=_id)
+                del page[most:]
         return True
 
     total = where.work(lambda place, _: place.look(seen))

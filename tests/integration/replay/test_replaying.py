@@ -31,7 +31,7 @@ async def test_only_what_is_selected_goes_home(shop: Any):
     assert report.is_complete
     assert [entry.id for entry in await shop.entries()] == [i for i in ids if i not in wanted]
     home = await shop.take_all(shop.work)
-    assert [held.headers["x-event-id"] for held in home] == wanted
+    assert [held.headers["x-event-id"] for held in home] == sorted(wanted)
     assert {held.headers[REPLAY_COUNT] for held in home} == {1}
     assert not any(RETRY_COUNT in held.headers for held in home)
 
@@ -83,10 +83,10 @@ async def test_the_plan_says_what_becomes_of_each(shop: Any, wait: Any):
     await shop.park([done, fresh, old_order, nobody, b"\xff no event"])
     await shop.park([stale], home=lane)
     await shop.park([fresh], home="pf.elsewhere")
-    found = [item.outcome for item in (await shop.plan()).items]
-    assert found == ["done", "run", "expired", "refused", "refused", "expired", "refused"]
+    counts = (await shop.plan()).counts
+    assert counts == {"done": 1, "run": 1, "expired": 2, "refused": 3}
     allowed = await shop.plan(stale=True)
-    assert [item.outcome for item in allowed.items][2] == "run"
+    assert allowed.counts == {"done": 1, "run": 3, "refused": 3}
     report = await shop.run(allowed)
     assert (report.sent, await shop.depth(shop.work), await shop.depth(lane)) == (4, 3, 1)
     (tick,) = await shop.take_all(lane)
@@ -121,7 +121,8 @@ async def test_a_full_queue_leaves_the_rest(shop: Any, monkeypatch: pytest.Monke
 
 async def test_an_interrupted_run_leaves_the_rest(shop: Any):
     """A stop request ends a run between two messages; a second run does the rest."""
-    ids = await shop.park([shop.event("wallet.low_balance") for _ in range(20)])
+    events = [shop.event("wallet.low_balance") for _ in range(20)]
+    ids = await shop.park(sorted(events, key=lambda event: event.event_id))
     plan, stop = await shop.plan(), asyncio.Event()
     sent: list[int] = []
 
@@ -132,7 +133,7 @@ async def test_an_interrupted_run_leaves_the_rest(shop: Any):
 
     report = await shop.run(plan, rate=50, stop=stop, progress=progress)
     assert report.stopped == "interrupted"
-    assert [entry.id for entry in await shop.entries()] == ids[report.sent :]
+    assert [entry.id for entry in await shop.entries()] == sorted(ids)[report.sent :]
     assert (await shop.run(plan)).sent == 20 - report.sent
     assert await shop.depth(shop.work) == 20
 
@@ -161,7 +162,7 @@ async def test_what_nobody_wanted_goes_to_who_wants_it_now(shop: Any):
     await shop.apply()
     logged = await shop.depth(names.LOG)
     plan = await shop.plan(names.UNROUTED)
-    assert [item.outcome for item in plan.items] == ["run", "refused"]
+    assert plan.counts == {"run": 1, "refused": 1}
     assert (await shop.run(plan)).sent == 1
     assert (await shop.depth(names.UNROUTED), await shop.depth(shop.work)) == (1, 1)
     assert await shop.depth(names.LOG) == logged
