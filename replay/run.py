@@ -80,7 +80,6 @@ class Runner:
         judge: Judge,
         publisher: ConfirmedPublisher,
         *,
-        even_if_stale: bool = False,
         rate: float = 0,
         stop: asyncio.Event | None = None,
         edit: Edit | None = None,
@@ -91,7 +90,6 @@ class Runner:
         self._place = place
         self._judge = judge
         self._publisher = publisher
-        self._even_if_stale = even_if_stale
         self._rate = rate
         self._stop = stop or asyncio.Event()
         self._edit = edit
@@ -215,7 +213,7 @@ class Runner:
         headers = roads.headers(
             each.held.headers,
             each.entry,
-            even_if_stale=self._even_if_stale,
+            even_if_stale=self._judge.even_if_stale,
             edited_by=self._place.operator if body != each.held.body else "",
         )
 

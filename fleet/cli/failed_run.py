@@ -16,7 +16,7 @@ from fleet.amqp.harvest import Held
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
 from fleet.core.errors import SettingsError
-from replay import canary
+from replay.canary import run_in_steps
 from replay.edit import mended, set_fields
 from replay.entry import Entry
 from replay.place import Place, now_ms
@@ -24,6 +24,7 @@ from replay.plan import Plan, read_plan
 from replay.planning import make_plan
 from replay.run import Edit, Report, Runner, open_publisher
 from replay.selection import Selection
+from replay.verdict import Judge
 from topology import names
 
 INTERRUPTED: Final = 130
@@ -78,30 +79,49 @@ def run(
     if dry_run:
         show_plan(made, as_json=as_json)
         return
-    if not as_json:
-        failed_shown.summary(made)
-    if not made.sent:
-        click.echo("Nothing to send.", err=True)
-        ctx.exit(1 if made.items else 0)
-    if not yes:
-        click.confirm(f"Send {len(made.sent):,} messages home?", abort=True, err=True)
-    found = _run(where, made, how, options, edit)
-    show_report(found, as_json=as_json)
-    ctx.exit(_code(found))
+    judge = where.judge(even_if_stale=options["even_if_stale"], max_age=options["max_age"])
+    changes = ("changes", "editor")
+    sending = {name: value for name, value in how.items() if name not in changes}
+    ctx.exit(
+        conclude(
+            made,
+            lambda: execute(where, made, judge, edit=edit, **sending),
+            yes=yes,
+            as_json=as_json,
+        )
+    )
 
 
 _HOW = ("rate", "canary", "canary_ratio", "canary_wait", "changes", "editor", "note")
 
 
-def _run(
+def conclude(made: Plan, send: Callable[[], Report], *, yes: bool, as_json: bool) -> int:
+    """Show the plan, ask, send, report; the exit code."""
+    if not as_json:
+        failed_shown.summary(made)
+    if not made.sent:
+        click.echo("Nothing to send.", err=True)
+        return 1 if made.items else 0
+    if not yes:
+        click.confirm(f"Send {len(made.sent):,} messages home?", abort=True, err=True)
+    found = send()
+    show_report(found, as_json=as_json)
+    return _code(found)
+
+
+def execute(
     where: Where,
     made: Plan,
-    how: dict[str, Any],
-    options: dict[str, Any],
-    edit: Edit | None,
+    judge: Judge,
+    *,
+    rate: float | None = None,
+    canary: bool = False,
+    canary_ratio: float = 0.0,
+    canary_wait: float = 0.0,
+    edit: Edit | None = None,
+    note: str = "",
 ) -> Report:
-    stale = options["even_if_stale"]
-    judge = where.judge(even_if_stale=stale, max_age=options["max_age"])
+    """Run the plan until its end or a stop request."""
 
     async def task(place: Place, stop: asyncio.Event) -> Report:
         async with open_publisher(place.url) as publisher:
@@ -110,17 +130,15 @@ def _run(
                     place,
                     judge,
                     publisher,
-                    even_if_stale=stale,
-                    rate=how["rate"] or 0,
+                    rate=rate or 0,
                     stop=stop,
                     edit=edit,
-                    note=how["note"],
+                    note=note,
                     progress=progress,
                 )
-                if how["canary"]:
-                    ratio, wait_s = how["canary_ratio"], how["canary_wait"]
-                    await canary.run_in_steps(
-                        runner, place, made, ratio=ratio, wait_s=wait_s, stop=stop
+                if canary:
+                    await run_in_steps(
+                        runner, place, made, ratio=canary_ratio, wait_s=canary_wait, stop=stop
                     )
                 else:
                     await runner.run(made.sent)

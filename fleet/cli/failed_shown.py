@@ -51,15 +51,15 @@ def groups(queue: str, total: int, found: Sequence[Group]) -> None:
     for group in found:
         table.add_row(
             f"{group.count:,}",
-            _cell(group.error_class),
-            _cell(f"{group.error_type}: {group.error}"[:80]),
-            _cell(group.type),
-            _cell(group.handler),
+            cell(group.error_class),
+            cell(f"{group.error_type}: {group.error}"[:80]),
+            cell(group.type),
+            cell(group.handler),
             iso(group.first_ms),
             iso(group.last_ms),
             f"{group.replayed:,}" if group.replayed else "",
-            _cell(group.fingerprint),
-            _cell(group.ids[0]),
+            cell(group.fingerprint),
+            cell(group.ids[0]),
         )
     console().print(table)
 
@@ -68,41 +68,41 @@ def messages(found: Sequence[Entry]) -> None:
     """One line for each message."""
     table = Table("id", "type", "class", "error", "failed", "attempts", "replays")
     for each in found:
-        error = _cell(f"{each.error_type}: {each.error}"[:80])
+        error = cell(f"{each.error_type}: {each.error}"[:80])
         counts = (str(each.attempts), str(each.replays))
         row = (each.id, each.type, each.error_class)
-        table.add_row(*map(_cell, row), error, iso(each.last_ms), *counts)
+        table.add_row(*map(cell, row), error, iso(each.last_ms), *counts)
     console().print(table)
 
 
 def detail(entry: Entry, verdict: Verdict, headers: dict[str, Any], body: bytes) -> None:
     """Everything about one message."""
     out = console()
-    out.print(f"[bold]{_cell(entry.id)}[/]  {_cell(entry.type)}  parked by: {entry.by}")
-    out.print(f"a replay would: [bold]{verdict.outcome}[/]  {_cell(verdict.why)}")
+    out.print(f"[bold]{cell(entry.id)}[/]  {cell(entry.type)}  parked by: {entry.by}")
+    out.print(f"a replay would: [bold]{verdict.outcome}[/]  {cell(verdict.why)}")
     out.print("\n[bold]history[/]")
     for line in headers.get(ERROR_HISTORY, []):
-        out.print(f"  {_cell(str(line))}")
+        out.print(f"  {cell(str(line))}")
     out.print("\n[bold]headers[/]")
     for name, value in sorted(headers.items()):
         if name != ERROR_HISTORY:
-            out.print(f"  {_cell(name)}: {_cell(json.dumps(plain(value)))}")
+            out.print(f"  {cell(name)}: {cell(json.dumps(plain(value)))}")
     out.print(f"\n[bold]body[/] ({entry.size:,} bytes, SHA-256 {entry.digest})")
-    out.print(_cell(body.decode("utf-8", "replace")))
+    out.print(cell(body.decode("utf-8", "replace")))
 
 
 def done(found: Sequence[Intervention]) -> None:
     """What operators did."""
     for each in found:
         line = f"{iso(each.at_ms)} {each.operator} {each.action} {each.note}"
-        console().print(_cell(line))
+        console().print(cell(line))
 
 
 def summary(plan: Plan) -> None:
     """What a run of the plan would do."""
     table = Table("would", "why", "count", title=f"{plan.queue}: {len(plan.items):,} selected")
     for outcome, why, count in plan.reasons()[:REASONS]:
-        table.add_row(outcome, _cell(why), f"{count:,}")
+        table.add_row(outcome, cell(why), f"{count:,}")
     out = console()
     out.print(table)
     hidden = len(plan.reasons()) - REASONS
@@ -118,9 +118,9 @@ def report(found: Report) -> None:
         if why:
             out.print(f"{len(why):,} {what}:")
             for name, reason in [*why.items()][:REASONS]:
-                out.print(f"  {_cell(name)}: {_cell(reason)}")
+                out.print(f"  {cell(name)}: {cell(reason)}")
     if found.stopped:
-        out.print(f"Stopped: {_cell(found.stopped)}. The rest is where it was; run it again.")
+        out.print(f"Stopped: {cell(found.stopped)}. The rest is where it was; run it again.")
 
 
 def archive(found: Sequence[Archived]) -> None:
@@ -128,9 +128,10 @@ def archive(found: Sequence[Archived]) -> None:
     table = Table("id", "type", "queue", "when", "by", "note")
     for each in found:
         cells = (each.message_id, each.event_type, each.queue, iso(each.at_ms))
-        table.add_row(*map(_cell, (*cells, each.operator, each.note)))
+        table.add_row(*map(cell, (*cells, each.operator, each.note)))
     console().print(table)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text that stands in a table as it is."""
     return escape(safe(text))

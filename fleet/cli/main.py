@@ -15,6 +15,7 @@ COMMANDS = {
     "audit": "Reckon every event: published, handled, waiting, lost.",
     "broker": "Run a private RabbitMQ until interrupted.",
     "demo": "Show the whole fleet at work on one machine.",
+    "effects": "See what was done to the world; resolve or retry it.",
     "failed": "See why messages failed; replay, resolve or restore them.",
     "publisher": "Run the bridge: events from their source onto the exchange.",
     "sandbox": "Run a stand-in Purple Flea: stream, REST and a ledger.",

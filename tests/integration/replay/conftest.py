@@ -186,9 +186,7 @@ class Shop:
         """Run it."""
         judge = Judge(self.service, even_if_stale=made.even_if_stale)
         async with open_publisher(self.url) as publisher:
-            runner = Runner(
-                self.place(made.queue), judge, publisher, even_if_stale=made.even_if_stale, **more
-            )
+            runner = Runner(self.place(made.queue), judge, publisher, **more)
             await runner.run(made.sent)
         return runner.report
 
@@ -273,12 +271,14 @@ class Shop:
         )
         return dict(rows)
 
-    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, module: Sequence[str] = ("fleet.cli.failed",), **more: Any
+    ) -> subprocess.Popen[str]:
         """Start `replay-failed`."""
         command, *rest = arguments
         handlers = ["--handlers", f"{self.module}:service"]
         return subprocess.Popen(
-            [sys.executable, "-m", "fleet.cli.failed", command, *handlers, *rest],
+            [sys.executable, "-m", *module, command, *handlers, *rest],
             cwd=self.folder,
             env={**self.environment(), **more},
             stdin=subprocess.DEVNULL,
