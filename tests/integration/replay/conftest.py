@@ -148,21 +148,21 @@ class Shop:
         return Event(event_id, kind, "pf_agent_test", payload or {}, now_ms)
 
     async def park(
-        self, events: Sequence[Event | bytes], *, home: str = "", **more: Any
+        self, events: Sequence[Event | bytes], *, home: str = "", kind: str = "DataError"
     ) -> list[str]:
         """Park these as a worker does; their ids."""
         async with self.publisher() as publisher:
-            sent = [self._park(publisher, event, home or self.work, more) for event in events]
+            sent = [self._park(publisher, event, home or self.work, kind) for event in events]
             await asyncio.gather(*sent)
         return [event.event_id for event in events if isinstance(event, Event)]
 
     async def _park(
-        self, publisher: ConfirmedPublisher, event: Event | bytes, home: str, more: dict[str, Any]
+        self, publisher: ConfirmedPublisher, event: Event | bytes, home: str, kind: str
     ) -> None:
         body = event if isinstance(event, bytes) else write_event(event)
         headers = failure_headers(
-            {**({} if isinstance(event, bytes) else event_headers(event)), **more},
-            failure("data", "DataError", "broken"),
+            {} if isinstance(event, bytes) else event_headers(event),
+            failure("data", kind, "broken"),
             attempt=1,
             now_ms=time.time_ns() // 1_000_000,
             queue=home,
