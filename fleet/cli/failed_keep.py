@@ -17,15 +17,16 @@ from fleet.cli.failed_options import Where, at_queue, selecting
 from fleet.core.errors import SettingsError
 from fleet.store import archive
 from replay import keeping
+from replay.backlog import WARN_ABOVE, backlogs
 from replay.entry import Entry
-from replay.place import Place
+from replay.place import Place, now_ms
 from replay.run import open_publisher
 from replay.selection import Selection
 
 
 def add_to(group: click.Group) -> None:
     """Give the group these commands."""
-    for each in (resolve, restore, archived, export, import_):
+    for each in (resolve, restore, archived, export, import_, backlog):
         group.add_command(each)
 
 
@@ -166,6 +167,40 @@ def import_(file: Path, handlers: str, by: str | None, *, unrouted: bool, as_jso
     except OSError as error:
         raise SettingsError(f"Cannot read {file}: {error.strerror}.") from None
     _tell({"imported": added, "there_already": skipped}, as_json=as_json)
+
+
+@click.command()
+@at_queue
+@click.option("--warn-above", type=click.IntRange(min=0), default=WARN_ABOVE, show_default=True)
+@failed_options.as_json
+@click.pass_context
+def backlog(
+    ctx: click.Context,
+    handlers: str,
+    by: str | None,
+    warn_above: int,
+    *,
+    unrouted: bool,
+    as_json: bool,
+) -> None:
+    """Say how many wait and how long the oldest does, without a look at any; for alarms.
+
+    Exit code 1 where more than --warn-above wait.
+    """
+    if unrouted:
+        raise SettingsError("The backlog is a service's; leave --unrouted out.")
+    where = Where(handlers, by, unrouted=False)
+    (found,) = where.work(
+        lambda place, _: backlogs(
+            place.url, place.store, [place.service.name], warn_above=warn_above
+        )
+    )
+    age = round(found.age_s(now_ms()))
+    if as_json:
+        failed_shown.say_json({**msgspec.structs.asdict(found), "oldest_age_s": age})
+    else:
+        click.echo(f"{found.depth:,} wait in {where.queue}; the oldest for {age:,} s.")
+    ctx.exit(1 if found.is_above(warn_above) else 0)
 
 
 def _count(where: Where, chosen: Selection, most: int) -> int:

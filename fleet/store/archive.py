@@ -102,6 +102,17 @@ def restored(tx: Tx, entry: Archived, now_ms: int) -> None:
     tx.execute(_RESTORED, (now_ms, *key))
 
 
+def oldest_failed(tx: Tx, service: str) -> int:
+    """When the oldest journalled failure that nobody resolved was; 0 where there is none."""
+    rows = tx.query(
+        "SELECT coalesce(min(at_ms), 0) FROM journal WHERE service = ? AND outcome = 'failed'"
+        " AND NOT EXISTS (SELECT 1 FROM archive WHERE kind = 'resolved'"
+        " AND message_id = journal.event_id AND restored_ms = 0)",
+        (service,),
+    )
+    return int(rows[0][0])
+
+
 def note(tx: Tx, done: Sequence[Intervention]) -> None:
     """Write down what an operator did."""
     tx.bulk(

@@ -74,6 +74,8 @@ _OPERATORS: Final = (
         queue TEXT NOT NULL, message_id TEXT NOT NULL, was TEXT NOT NULL, became TEXT NOT NULL,
         note TEXT NOT NULL)""",
     "CREATE INDEX interventions_of ON interventions (message_id)",
+    "CREATE INDEX archive_of ON archive (message_id)",
+    "CREATE INDEX journal_failed ON journal (service, at_ms) WHERE outcome = 'failed'",
 )
 
 MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS)

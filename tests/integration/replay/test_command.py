@@ -1,0 +1,67 @@
+"""`replay-failed` as a person meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+
+async def test_ctrl_c_leaves_the_rest_where_it_was(shop: Any, wait: Any):
+    """Interrupted between two messages: exit code 130, none lost, the next run does the rest."""
+    await shop.park([shop.event("wallet.low_balance") for _ in range(50)])
+    process = shop.start("run", "--rate", "20", "--yes", "--json")
+    await wait(lambda: shop.depth(shop.work))
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 130, (out, err)
+    sent = await shop.depth(shop.work)
+    assert 0 < sent < 50
+    assert await shop.depth(shop.queue) == 50 - sent
+    assert (await shop.cli("run", "--yes", "--json"))["sent"] == 50 - sent
+
+
+async def test_without_yes_nothing_is_sent(shop: Any):
+    """It shows what it would do and asks; nobody answers, nothing happens."""
+    await shop.park([shop.event("wallet.low_balance")])
+    await shop.cli("run", code=1)
+    dry = await shop.cli("run", "--dry-run", "--json")
+    assert [item["outcome"] for item in dry["items"]] == ["run"]
+    assert (await shop.cli("resolve", "--note", "x", "--dry-run", "--json"))["would_resolve"] == 1
+    assert await shop.depth(shop.queue) == 1
+
+
+async def test_what_is_wrong_is_one_sentence(shop: Any):
+    """Exit code 2 and what to do, with no traceback and no password."""
+    (shop.folder / "no.json").write_text("{}")
+    for arguments in (
+        ("run", "no.json", "--yes"),
+        ("run", "none.json", "--yes"),
+        ("list", "--since", "yesterday"),
+        ("import", "none.jsonl"),
+    ):
+        said = await shop.cli(*arguments, code=2)
+        assert said.startswith("replay-failed: ")
+        assert said.count("\n") == 1
+    said = await shop.cli("list", code=2, AMQP_URL="amqp://me:secret@127.0.0.1:1/")
+    assert "secret" not in said
+    assert "Traceback" not in said
+
+
+async def test_a_person_can_read_it(shop: Any):
+    """Tables, a message and a summary name what matters, and steer no terminal."""
+    (name,) = await shop.park([shop.event("wallet.low_balance", {"text": "\x1b[2Jgone"})])
+    for arguments in (("list",), ("list", "--each"), ("show", name), ("run", "--dry-run")):
+        said = await shop.cli(*arguments)
+        assert "\x1b[2J" not in said
+        assert name in said or "1 selected" in said
+    missing = await shop.cli("show", "nothing", code=1)
+    assert "does not wait" in missing
+
+
+async def test_the_backlog_is_told_without_a_look(shop: Any):
+    """Depth and age, and exit code 1 above ten."""
+    await shop.park([shop.event("wallet.low_balance") for _ in range(11)])
+    said = await shop.cli("backlog", "--json", code=1)
+    assert (said["depth"], said["service"]) == (11, shop.service.name)
+    assert (await shop.cli("backlog", "--warn-above", "11", "--json"))["depth"] == 11
