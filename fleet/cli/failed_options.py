@@ -121,18 +121,27 @@ class Where:
         self._store_url = load(StoreSettings).url
 
     def work(self, task: Callable[[Place, asyncio.Event], Awaitable[T]]) -> T:
-        """Do `task`, given an event that Ctrl-C and SIGTERM set."""
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(self._with_store(task))
+        """Do `task`, given an event that Ctrl-C and SIGTERM set; a second one ends it at once."""
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(self._with_store(task))
+        except asyncio.CancelledError:
+            raise click.Abort from None
 
     def judge(self, *, even_if_stale: bool = False, max_age: float = ONCE_MAX_AGE_S) -> Judge:
         """A judge of the service's messages."""
         return Judge(self.service, even_if_stale=even_if_stale, once_max_age_s=max_age)
 
     async def _with_store(self, task: Callable[[Place, asyncio.Event], Awaitable[T]]) -> T:
-        stop = asyncio.Event()
+        stop, me = asyncio.Event(), asyncio.current_task()
+
+        def asked() -> None:
+            if stop.is_set() and me is not None:
+                me.cancel()
+            stop.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, asked)
         store: Store = open_store(self._store_url)
         await store.open()
         try:

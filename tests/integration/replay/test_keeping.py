@@ -122,6 +122,36 @@ async def test_an_edit_keeps_the_event_and_its_effect(shop: Any, wait: Any):
     assert (await shop.journal())[order.event_id] == "done"
 
 
+async def test_an_editor_mends_one_message(shop: Any):
+    """What is saved is sent in the place of the old body; left as it was, nothing is sent."""
+    order = shop.event("order.requested", {**ORDER, "size_usdc": 80})
+    await shop.park([order])
+    how = ("--id", order.event_id, "--edit", "--note", "over the limit", "--yes", "--json")
+    left = await shop.cli("run", *how, code=2, EDITOR="true")
+    assert "without saving" in left
+    spoilt = await shop.cli("run", *how, code=2, EDITOR="sed -i s/requested/required/")
+    assert "nothing is sent" in spoilt
+    report = await shop.cli("run", *how, EDITOR="sed -i s/:80/:20/")
+    assert report["sent"] == 1
+    (held,) = await shop.take_all(shop.work)
+    assert json.loads(held.body) == json.loads(write_event(order).replace(b":80", b":20"))
+    assert held.headers["x-edited-from"]
+
+
+async def test_what_nobody_wanted_can_be_archived_and_restored(shop: Any):
+    """It comes back knowing where it was published, though its way back is a fanout."""
+    event = shop.event("escrow.released", {"escrow_id": "e", "amount_usdc": 1})
+    async with shop.publisher() as publisher:
+        await publisher.publish(names.INGEST, event.type, write_event(event))
+    (before,) = await shop.entries(names.UNROUTED)
+    place = shop.place(names.UNROUTED)
+    assert await keeping.resolve(place, Selection(), "known") == [event.event_id]
+    assert await shop.entries(names.UNROUTED) == []
+    async with shop.publisher() as publisher:
+        assert await keeping.restore(place, publisher, [event.event_id], "") == [event.event_id]
+    assert await shop.entries(names.UNROUTED) == [before]
+
+
 @pytest.mark.parametrize("reason", ["rejected", "expired"])
 async def test_what_the_broker_parked_is_understood(shop: Any, reason: str, wait: Any):
     """Dead-lettered by the broker: classed by the queue it failed in, and replayed with that."""
