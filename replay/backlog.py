@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
-from fleet.amqp.looks import open_looks
+from fleet.amqp.looks import Depth, open_looks
+from fleet.core.errors import TopologyError
 from fleet.store import archive
 from fleet.store.api import Store
 from topology import names
@@ -22,7 +23,7 @@ class Backlog(msgspec.Struct, frozen=True):
     """What waits in a service's failed queue.
 
     `oldest_ms` is when the oldest of what the journal has as failed, and nobody resolved, did so;
-    0: there is none.
+    0: no row says so.
     """
 
     service: str
@@ -45,17 +46,22 @@ async def backlogs(
     """The backlog of each service, with a warning for each that is above; looks at no message.
 
     Up to RabbitMQ 4.2 a look counts as a delivery, so what is asked all day must not look.
-    Raises BrokerError, StateError.
+    Raises BrokerError, StateError, and TopologyError where there is no such queue.
     """
     async with open_looks(url) as looks:
         depths = await looks.depths([names.failed(service) for service in services])
     oldest = await store.read(lambda tx: [archive.oldest_failed(tx, each) for each in services])
     found = [
-        Backlog(service, depths[queue].ready if queue in depths else 0, at_ms)
+        Backlog(service, _depth(depths, names.failed(service)), at_ms)
         for service, at_ms in zip(services, oldest, strict=True)
-        for queue in (names.failed(service),)
     ]
     for each in found:
         if each.is_above(warn_above):
             log.warning("failed messages wait for a person", service=each.service, count=each.depth)
     return found
+
+
+def _depth(depths: Mapping[str, Depth], queue: str) -> int:
+    if queue not in depths:
+        raise TopologyError(f"There is no queue {queue}; run `fleet topology apply` first.")
+    return depths[queue].ready

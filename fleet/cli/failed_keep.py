@@ -199,7 +199,8 @@ def backlog(
     if as_json:
         failed_shown.say_json({**msgspec.structs.asdict(found), "oldest_age_s": age})
     else:
-        click.echo(f"{found.depth:,} wait in {where.queue}; the oldest for {age:,} s.")
+        since = f"the oldest for {age:,} s" if found.oldest_ms else "the journal has no time"
+        click.echo(f"{found.depth:,} wait in {where.queue}; {since}.")
     ctx.exit(1 if found.is_above(warn_above) else 0)
 
 

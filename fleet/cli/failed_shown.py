@@ -42,6 +42,10 @@ def say_json(value: Any) -> None:
 
 def groups(queue: str, total: int, found: Sequence[Group]) -> None:
     """The groups of a queue."""
+    if not found:
+        some = f"{total:,} wait in {queue}; none of them is selected."
+        click.echo(some if total else f"Nothing waits in {queue}.")
+        return
     selected = sum(group.count for group in found)
     table = Table(title=f"{queue}: {total:,} waiting, {selected:,} selected")
     for title in ("count", "class", "error", "type", "handler", "first", "last", "again"):

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from typing import Any
 
+from fleet.amqp.removal import remove
+
 
 async def test_ctrl_c_leaves_the_rest_where_it_was(shop: Any, wait: Any):
     """Interrupted between two messages: exit code 130, none lost, the next run does the rest."""
@@ -65,3 +67,12 @@ async def test_the_backlog_is_told_without_a_look(shop: Any):
     said = await shop.cli("backlog", "--json", code=1)
     assert (said["depth"], said["service"]) == (11, shop.service.name)
     assert (await shop.cli("backlog", "--warn-above", "11", "--json"))["depth"] == 11
+    await remove(shop.url, [], [shop.queue])
+    assert "There is no queue" in await shop.cli("backlog", code=2)
+
+
+async def test_nothing_is_a_sentence(shop: Any):
+    """An empty queue is no empty table."""
+    assert "Nothing waits" in await shop.cli("list")
+    await shop.park([shop.event("wallet.low_balance")])
+    assert "none of them is selected" in await shop.cli("list", "--type", "order.*")
