@@ -13,7 +13,7 @@ import click
 import uvloop
 
 from fleet.cli.load import load_service
-from fleet.core.errors import SettingsError
+from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
 from fleet.telemetry import log as logs
@@ -127,6 +127,8 @@ class Where:
                 return runner.run(self._with_store(task))
         except asyncio.CancelledError:
             raise click.Abort from None
+        except StateError as error:
+            raise StoreError(f"{error} Nothing is lost; run it again.") from None
 
     def judge(self, *, even_if_stale: bool = False, max_age: float = ONCE_MAX_AGE_S) -> Judge:
         """A judge of the service's messages."""

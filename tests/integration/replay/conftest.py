@@ -328,6 +328,15 @@ async def shop(amqp_url: str, tmp_path: Path) -> AsyncGenerator[Shop, None]:
 
 
 @pytest.fixture
+async def fresh_shop(fresh_broker: Any, tmp_path: Path) -> AsyncGenerator[Shop, None]:
+    """A shop on a broker of its own, that may die."""
+    own = Shop(fresh_broker.amqp_url, tmp_path)
+    await own.open()
+    yield own
+    await own.store.close()
+
+
+@pytest.fixture
 def wait() -> Callable[..., Any]:
     """Waits for a condition."""
     return until

@@ -122,3 +122,24 @@ async def test_a_killed_resolve_is_finished_by_the_next(shop: Any, wait: Any, st
     rows = await shop.store.read(lambda tx: tx.query("SELECT message_id FROM archive"))
     assert sorted(name for (name,) in rows) == sorted(ids)
     assert await shop.depth(shop.queue) == 0
+
+
+async def test_a_broker_that_dies_loses_none(fresh_shop: Any, fresh_broker: Any, wait: Any):
+    """Killed amid a run: it ends in words, and the next run sends what is left."""
+    ids = await fresh_shop.park([fresh_shop.event("wallet.low_balance") for _ in range(300)])
+    process = fresh_shop.start("run", "--rate", "100", "--yes", "--json")
+    await wait(lambda: fresh_shop.depth(fresh_shop.work))
+    await asyncio.to_thread(fresh_broker.kill)
+    await asyncio.to_thread(fresh_broker.restart)
+    out, err = await asyncio.to_thread(process.communicate, timeout=90)
+    assert process.returncode in (1, 2), (out, err)
+    assert "Traceback" not in err
+
+    async def all_there() -> bool:
+        return await waiting(fresh_shop, 300)
+
+    await wait(all_there)
+    await fresh_shop.cli("run", "--yes", "--json")
+    assert await fresh_shop.depth(fresh_shop.queue) == 0
+    home = await fresh_shop.take_all(fresh_shop.work)
+    assert {held.headers["x-event-id"] for held in home} == set(ids)
