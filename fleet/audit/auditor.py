@@ -21,6 +21,7 @@ from fleet.core.envelope import EVENT_ID
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import read_event
 from fleet.core.ulid import ENTROPY_BYTES, MAX_MS, make_ulid
+from fleet.store import archive
 from fleet.store.api import Store
 from topology import names
 from topology.model import ServiceLayout
@@ -150,7 +151,7 @@ class Auditor:
         depths = await self._looking.depths([q for each in self._subjects for q in each.queues])
         held = [await self._holds(subject, depths) for subject in self._subjects]
         journals = {each.name: await self._journal(each.name) for each in self._subjects}
-        unrouted = await self._ids_in(names.UNROUTED)
+        unrouted = await self._ids_in(names.UNROUTED) | await self._resolved(names.UNROUTED)
         parts = [
             Part(
                 name=subject.name,
@@ -186,6 +187,11 @@ class Auditor:
         if self._looks is None:
             raise RuntimeError("an auditor works in an `async with` block")
         return self._looks
+
+    async def _resolved(self, queue: str) -> frozenset[Id]:
+        """What an operator took out of a queue: it is in the archive."""
+        ids = await self._store.read(lambda tx: archive.resolved_ids(tx, queue))
+        return frozenset(event for event in map(pack_if_ulid, ids) if event is not None)
 
     async def _journal(self, service: str) -> Journal:
         return await read_journal(self._store, service, self._is_tick)

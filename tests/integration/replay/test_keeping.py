@@ -147,6 +147,10 @@ async def test_what_nobody_wanted_can_be_archived_and_restored(shop: Any):
     place = shop.place(names.UNROUTED)
     assert await keeping.resolve(place, Selection(), "known") == [event.event_id]
     assert await shop.entries(names.UNROUTED) == []
+    subject = Subject(shop.service.layout(), lambda _: "")
+    async with Auditor(shop.url, shop.store, [subject]) as auditor:
+        findings = await auditor.patient(0.1)
+    assert findings.reckoning.unaccounted == []
     async with shop.publisher() as publisher:
         assert await keeping.restore(place, publisher, [event.event_id], "") == [event.event_id]
     assert await shop.entries(names.UNROUTED) == [before]
