@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ async def test_retries_are_spread_and_never_early(
     amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """2,000 failures: delays uniform over 0 to the cap, none early, none later than its bucket."""
-    service = Service(f"test.{uuid.uuid4().hex[:8]}")
+    service = Service("test.jitter")
     failed: dict[str, float] = {}
     again: dict[str, float] = {}
     drawn: list[int] = []
