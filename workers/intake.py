@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from fleet.core.events import Event, read_event
 from fleet.core.failure import describe, failure
 from fleet.store import journal
 from fleet.store.api import Candidate, Claim, Standing, Store
+from workers import clock
 from workers.job import Job
 from workers.lanes import LaneKeeper
 from workers.loops import Loops
@@ -103,7 +103,7 @@ class Intake:
             if self._stopped:
                 return
             batch, self._new = self._new, []
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             read = (self._read(delivery, now_ms) for delivery in batch if delivery.is_ours)
             jobs = [job for job in read if job is not None]
             if jobs:
@@ -168,7 +168,7 @@ class Intake:
 
         async def admit() -> list[Standing]:
             # Anew each time: a hold counts from when it is written, not from when it was wished.
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             return await self._store.admit([self._candidate(job, now_ms) for job in jobs], now_ms)
 
         for job, standing in zip(jobs, await until_stored(admit), strict=True):
@@ -210,7 +210,7 @@ class Intake:
         """Commit that a delivery which came back is about to run; how often it was, with this."""
         job.started = True
         event_id = cast("Event", job.event).event_id
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         return await until_stored(
             lambda: self._store.run(
                 lambda tx: journal.started(tx, self._service.name, event_id, self._worker, now_ms)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from fleet.core.decision import Ack, Fail
 from fleet.core.events import Event
 from fleet.core.failure import failure
+from workers import clock
 from workers.context import Context
 from workers.gate import Gate
 from workers.job import Job
@@ -140,7 +140,7 @@ class Pool:
     def _judged(self, job: Job) -> bool:
         """Whether a decision stands that needs no handler."""
         if job.decision is None:
-            job.decision = judge(job, _now_ms())
+            job.decision = judge(job, clock.now_ms())
         return job.decision is not None
 
     async def _run(self, job: Job) -> None:
@@ -151,7 +151,7 @@ class Pool:
         self._finished(job)
 
     async def _handle(self, job: Job) -> None:
-        handler, now_ms = cast("Handler", job.handler), _now_ms()
+        handler, now_ms = cast("Handler", job.handler), clock.now_ms()
         if job.held_until_ms and now_ms + handler.deadline * 1000 > job.held_until_ms:
             await self._renew(job)
             if self._judged(job):
@@ -182,10 +182,6 @@ class Pool:
             state_type=handler.state,
             effect=effecting(job),
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _empty(queue: asyncio.Queue[Any]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import msgspec
@@ -11,6 +10,7 @@ from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 from fleet.core.envelope import EVENT_ID
 from fleet.core.ulid import is_ulid
 from fleet.store.api import KeyState, Outcome, Settled
+from workers import clock
 from workers.effects import outcome_of
 from workers.job import Job
 
@@ -30,7 +30,7 @@ class Rows:
 
         `saved` are the keys whose last state a later job of the group brings.
         """
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         decision, context, event = job.decision, job.context, job.event
         outcome: Outcome = _FINAL.get(type(decision), "")
         reason = ""

@@ -19,6 +19,7 @@ from fleet.core.errors import PublishError, PublishNacked
 from fleet.core.events import Event
 from fleet.core.failure import describe
 from fleet.store.api import Settled, Store, Verdict
+from workers import clock
 from workers.job import Job
 from workers.loops import Loops
 from workers.patience import until_stored
@@ -150,7 +151,7 @@ class Settler:
         self._release_lane(job)
 
     async def _publish(self, job: Job) -> None:
-        for message in self._roads.messages(job, _now_ms()):
+        for message in self._roads.messages(job, clock.now_ms()):
             await self._publisher.publish(
                 message.exchange,
                 message.key,
@@ -217,7 +218,7 @@ class Settler:
             decision = handler.retry.decide(
                 error,
                 attempt=job.headers.attempt,
-                age=(_now_ms() - event.ts) / 1000,
+                age=(clock.now_ms() - event.ts) / 1000,
                 uniform=random.uniform,
             )
             job.decision = in_lane(decision) if job.delivery.origin.is_lane else decision
@@ -265,7 +266,3 @@ def _give_up(job: Job, error: Exception) -> None:
 
 def _queue_of(job: Job) -> str:
     return job.delivery.origin.queue
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
