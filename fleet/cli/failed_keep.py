@@ -12,12 +12,12 @@ import click
 import msgspec
 
 from fleet.amqp.harvest import Held
+from fleet.backlog import WARN_ABOVE, read_backlogs
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
-from fleet.core.errors import SettingsError
+from fleet.core.errors import SettingsError, TopologyError
 from fleet.store import archive
 from replay import keeping
-from replay.backlog import WARN_ABOVE, backlogs
 from replay.entry import Entry
 from replay.place import Place, now_ms
 from replay.run import open_publisher
@@ -190,11 +190,12 @@ def backlog(
     if unrouted:
         raise SettingsError("The backlog is a service's; leave --unrouted out.")
     where = Where(handlers, by, unrouted=False)
-    (found,) = where.work(
-        lambda place, _: backlogs(
-            place.url, place.store, [place.service.name], warn_above=warn_above
-        )
+    backlogs = where.work(
+        lambda place, _: read_backlogs(place.url, place.store, [place.service.name])
     )
+    if not backlogs:
+        raise TopologyError(f"There is no queue {where.queue}; run `fleet topology apply` first.")
+    found = backlogs[0]
     age = round(found.age_s(now_ms()))
     if as_json:
         failed_shown.say_json({**msgspec.structs.asdict(found), "oldest_age_s": age})

@@ -15,6 +15,7 @@ PACKAGES += ("sandbox", "topology", "workers")
 FLOORS: Mapping[str, int] = {
     "fleet.core": 0,
     "fleet.amqp": 1,
+    "fleet.backlog": 1,
     "fleet.broker": 1,
     "fleet.settings": 1,
     "fleet.store": 1,
