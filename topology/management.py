@@ -11,7 +11,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from fleet.amqp.connection import parse
+from fleet.amqp.reasons import parse
 from fleet.core.errors import BrokerError
 
 _USUAL: Final = {"amqp": (5672, "http", 15672), "amqps": (5671, "https", 15671)}

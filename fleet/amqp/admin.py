@@ -18,7 +18,8 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from fleet.amqp.connection import explain, parse, reraise_own_cancellation
+from fleet.amqp.connection import reraise_own_cancellation
+from fleet.amqp.reasons import explain, parse
 from fleet.core.errors import BrokerError, TopologyError
 
 Arguments = Mapping[str, str | int | bool]

@@ -16,8 +16,9 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from fleet.amqp.acks import AckLine
-from fleet.amqp.connection import LOSSES, explain, reraise_own_cancellation
+from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import LOOK_S, TIMEOUT_S, Depth, connected
+from fleet.amqp.reasons import explain
 from fleet.core.errors import BrokerError, OperatorError, TopologyError
 
 HANDFUL: Final = 8_000

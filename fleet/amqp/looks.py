@@ -13,7 +13,8 @@ import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from fleet.amqp.connection import LOSSES, explain, parse, reraise_own_cancellation
+from fleet.amqp.connection import LOSSES, reraise_own_cancellation
+from fleet.amqp.reasons import explain, parse
 
 # What it would write to stderr, the error says in one sentence.
 logging.getLogger("aiormq").addHandler(logging.NullHandler())

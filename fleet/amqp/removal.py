@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.amqp.connection import LOSSES, explain, reraise_own_cancellation
+from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import connected
+from fleet.amqp.reasons import explain
 
 
 async def remove(url: str, exchanges: Iterable[str], queues: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fleet.amqp.connection import parse
+from fleet.amqp.reasons import parse
 from fleet.audit.auditor import Auditor, Findings, Subject
 from fleet.audit.ids import unpack
 from fleet.audit.reckoning import Kind, Tally

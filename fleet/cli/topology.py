@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from fleet.amqp.admin import Admin
-from fleet.amqp.connection import parse
+from fleet.amqp.reasons import parse
 from fleet.cli.layout import show_plan
 from fleet.cli.load import load_services
 from fleet.core.errors import BrokerError, SettingsError
