@@ -37,7 +37,7 @@ def _numbers(page: bytes) -> dict[str, float]:
 
 @given(st.lists(seconds, min_size=1), st.floats(min_value=0, max_value=1))
 def test_a_quantile_is_the_bound_above_it(values: list[float], share: float):
-    """The asked share of the values is at or below the answer, and not at or below a lower bound."""
+    """The asked share of the values is at or below the answer, but not below a lower bound."""
     buckets = Buckets(BOUNDS)
     buckets.add_all(values)
     answer = buckets.quantile(share)
