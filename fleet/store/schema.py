@@ -78,7 +78,22 @@ _OPERATORS: Final = (
     "CREATE INDEX journal_failed ON journal (service, at_ms) WHERE outcome = 'failed'",
 )
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS)
+_CONTROL: Final = (
+    """CREATE TABLE replicas (
+        kind TEXT NOT NULL, name TEXT NOT NULL, instance TEXT NOT NULL, service TEXT NOT NULL,
+        host TEXT NOT NULL, pid BIGINT NOT NULL, version TEXT NOT NULL,
+        started_ms BIGINT NOT NULL, at_ms BIGINT NOT NULL, pulse TEXT NOT NULL,
+        PRIMARY KEY (kind, name))""",
+    """CREATE TABLE pauses (
+        service TEXT NOT NULL, pattern TEXT NOT NULL, note TEXT NOT NULL,
+        operator TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (service, pattern))""",
+    """CREATE TABLE halts (
+        service TEXT NOT NULL, handler TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        reason TEXT NOT NULL, worker TEXT NOT NULL, agent TEXT NOT NULL, at_ms BIGINT NOT NULL,
+        told BIGINT NOT NULL, PRIMARY KEY (service, handler))""",
+)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)
