@@ -46,7 +46,8 @@ def service(settings: AgentSettings | None = None) -> Service:
         NAME, lanes=Lanes(partitions=settings.partitions), lifespan=partial(open_desk, settings)
     )
     made.handler("market.tick", state=Window, max_age=settings.tick_max_age_s)(on_tick)
-    # No max_age: what became of an order that was sent is found out however old it is.
+    # No max_age: what became of an order that was sent is found out however old it is. Whether one
+    # that was not may still be sent the executor decides; a replay of an old one is not for that.
     made.handler(
         "order.requested",
         effect="once",
@@ -54,6 +55,7 @@ def service(settings: AgentSettings | None = None) -> Service:
         unknown=on_unknown,
         retry=RetryPolicy(attempts=4, base=2.0, cap=30.0),
         deadline=ORDER_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
+        stale_after=settings.order_max_age_s,
     )(on_order)
     for pattern, function in _RECORDED:
         made.handler(pattern)(function)

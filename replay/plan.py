@@ -42,7 +42,6 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made_by: str
     selection: Selection
     even_if_stale: bool
-    max_age_s: float
     items: tuple[Item, ...]
 
     @property

@@ -50,6 +50,5 @@ async def make_plan(
         made_by=place.operator,
         selection=selection,
         even_if_stale=judge.even_if_stale,
-        max_age_s=judge.once_max_age_s,
         items=tuple(plans.item(each.entry, judge.judge(each, known)) for each in readings),
     )

@@ -19,9 +19,6 @@ Outcome: TypeAlias = Literal["run", "done", "expired", "refused"]
 SENT: Final = frozenset({"run", "done"})
 """What goes home; the worker skips what is done, and nothing else takes it out of the queue."""
 
-ONCE_MAX_AGE_S: Final = 120.0
-"""What moves money is stale after this, where its handler does not say how old it may be."""
-
 
 class Verdict(NamedTuple):
     """What would become of it, and why in words."""
@@ -56,21 +53,13 @@ class Knowledge:
 class Judge:
     """Reads and judges the messages of one service.
 
-    `even_if_stale` lifts every age limit; `once_max_age_s` is the one for `once` handlers that
-    have none of their own.
+    `even_if_stale` lifts every age limit.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        *,
-        even_if_stale: bool = False,
-        once_max_age_s: float = ONCE_MAX_AGE_S,
-    ) -> None:
+    def __init__(self, service: Service, *, even_if_stale: bool = False) -> None:
         self._service = service
         self._patterns = service.layout().fed
         self.even_if_stale = even_if_stale
-        self.once_max_age_s = once_max_age_s
 
     def read(self, entry: Entry, body: bytes, now_ms: int) -> Reading:
         """The message as the service would read it."""
@@ -117,7 +106,7 @@ class Judge:
     def _known(self, reading: Reading, handler: Handler, known: Knowledge) -> Verdict:
         replay = reading.entry.replays + 1
         row = known.rows.get(reading.event_id)
-        if row is not None and handler.effect != "pure" and counts_as_seen(row, replay):
+        if row is not None and counts_as_seen(row, replay):
             again = "" if row[0] in ("done", "skipped") else f" in replay {row[1]}"
             return Verdict("done", f"the journal has it as {row[0]}{again}")
         effect = known.effects.get(reading.effect_key) if reading.effect_key else None
@@ -127,19 +116,14 @@ class Judge:
             return Verdict("refused", f"effect {effect.key} failed in replay {effect.replay_count}")
         if effect is not None and effect.state == "unknown" and handler.unknown is None:
             return Verdict("refused", f"effect {effect.key} is unknown; resolve the effect first")
-        return self._aged(reading, handler, known) or Verdict("run", _told(effect))
+        if effect is not None and (effect.state == "unknown" or effect.holder):
+            why = f"effect {effect.key} is {effect.state}: the venue is asked first"
+            return Verdict("run", why)
+        return self._aged(reading, handler, known) or Verdict("run")
 
     def _aged(self, reading: Reading, handler: Handler, known: Knowledge) -> Verdict | None:
-        limit = handler.max_age
-        if limit is None and handler.effect == "once":
-            limit = self.once_max_age_s
+        limit = handler.limit(is_replay=True)
         age = (known.now_ms - reading.ts) / 1000
         if self.even_if_stale or limit is None or age <= limit:
             return None
         return Verdict("expired", f"{age:.0f} s old; {limit:g} s are allowed")
-
-
-def _told(effect: Effect | None) -> str:
-    if effect is None or effect.state == "failed":
-        return ""
-    return f"effect {effect.key} is {effect.state}: the venue is asked first"

@@ -122,7 +122,8 @@ class Intake:
             else:
                 job.payload = handler.read(event)
                 job.key = self._lane_key(event) if delivery.origin.is_lane else ""
-                job.decision = expiry(job, now_ms)
+                # What may have had its effect is asked about first, however old it is.
+                job.decision = expiry(job, now_ms) if handler.key is None else None
         except Exception as error:  # noqa: BLE001 - a payload's own checks may raise anything
             job.decision = Fail(describe(error))
         if job.decision is None:
@@ -136,8 +137,8 @@ class Intake:
 
     def _waits(self, job: Job, event: Event, handler: Handler) -> bool:
         """Whether the event is in hand already: then it is looked at again once that is settled."""
-        if handler.effect == "pure":
-            if event.event_id in self._pure and not job.headers.replay_count:
+        if not _is_known(job, handler):
+            if event.event_id in self._pure:
                 job.decision = Ack(skipped="seen")
                 self._finished(job)
                 return True
@@ -151,7 +152,7 @@ class Intake:
         return False
 
     async def _admit(self, jobs: Sequence[Job]) -> None:
-        known = [job for job in jobs if cast("Handler", job.handler).effect != "pure"]
+        known = [job for job in jobs if _is_known(job, cast("Handler", job.handler))]
         if known:
             await self._ask(known)
         queues = {job.delivery.origin.queue for job in known if job.delivery.origin.is_lane}
@@ -224,6 +225,11 @@ class Intake:
         return await until_stored(
             lambda: self._store.read(lambda tx: journal.starts(tx, self._service.name, ids))
         )
+
+
+def _is_known(job: Job, handler: Handler) -> bool:
+    """Whether the journal is asked: of what is pure it knows the replays, and no other."""
+    return handler.effect != "pure" or job.headers.replay_count > 0
 
 
 def _sound(key: Any) -> str:

@@ -61,6 +61,8 @@ async def _ask_then_call(job: Job, context: Context, call: Call) -> Result:
         if answer is not None:
             return answer
         effect.before = None
+        if (expired := expiry(job, context.now_ms)) is not None:
+            return expired
     result = call(handler, context, job.payload)
     if result is None or isinstance(result, Decision):
         return result
@@ -110,10 +112,11 @@ def in_lane(decision: Decision) -> Decision:
 def expiry(job: Job, now_ms: int) -> Expire | None:
     """The decision for an event that is too old for its handler; an operator may allow it."""
     handler, event = cast("Handler", job.handler), cast("Event", job.event)
+    limit = handler.limit(is_replay=job.headers.replay_count > 0)
     age = (now_ms - event.ts) / 1000
-    if handler.max_age is None or age <= handler.max_age or job.headers.allow_stale:
+    if limit is None or age <= limit or job.headers.allow_stale:
         return None
-    return Expire(f"{age:.1f} s old; {handler.max_age:g} s are allowed")
+    return Expire(f"{age:.1f} s old; {limit:g} s are allowed")
 
 
 def effecting(job: Job) -> Effecting | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ class Handler:
     """Seconds; longer is a timeout."""
     max_age: float | None
     """Seconds after `ts` from which an event is expired instead of handled; None: never."""
+    stale_after: float | None = None
+    """Seconds after `ts` from which a replay is expired; None: `max_age` is the only limit.
+
+    For what is acted upon in the moment: an operator who replays it later must say that it is
+    meant (`--even-if-stale`)."""
     key: Callable[[Any], str] | None = None
     """The effect key of a payload (once)."""
     unknown: Function | None = None
@@ -55,6 +61,11 @@ class Handler:
     It returns a decision where it knows, or None: it was certainly not done, go on (once)."""
     state: Any = None
     """The type of `Context.state`, kept for each key of the lanes."""
+
+    def limit(self, *, is_replay: bool) -> float | None:
+        """The age in seconds up to which an event is handled; None: any."""
+        limits = (self.max_age, self.stale_after if is_replay else None)
+        return min((each for each in limits if each is not None), default=None)
 
     def read(self, event: Event) -> Any:
         """The payload as the function wants it. Raises DataError where it cannot be."""
@@ -94,6 +105,7 @@ class Service:
         retry: RetryPolicy | None = None,
         deadline: float = 20.0,
         max_age: float | None = None,
+        stale_after: float | None = None,
     ) -> Callable[[Function], Function]:
         """Register a function for a pattern; the fields of `Handler` say what the options do.
 
@@ -113,6 +125,7 @@ class Service:
                 retry=retry or (NEVER if self._is_lane(pattern) else self.retry),
                 deadline=deadline,
                 max_age=max_age,
+                stale_after=stale_after,
                 key=key,
                 unknown=unknown,
                 state=state,
@@ -155,6 +168,9 @@ class Service:
             raise SettingsError(f"{name}: an effect is one of {', '.join(get_args(EffectClass))}.")
         if (handler.key is None) == (handler.effect == "once"):
             raise SettingsError(f"{name}: effect 'once' and a key go together.")
+        for limit in (handler.max_age, handler.stale_after):
+            if limit is not None and not 0 <= limit < math.inf:
+                raise SettingsError(f"{name}: an age is 0 or more seconds, not {limit}.")
         if handler.state is not None and not self._is_lane(handler.pattern):
             raise SettingsError(f"{name}: state is kept for the type of the lanes only.")
         if handler.state is not None and handler.effect != "idempotent":

@@ -76,12 +76,17 @@ def is_sent(job: Job) -> bool:
 
 
 def is_journaled(job: Job) -> bool:
-    """Whether a row is owed: not for what has one, is pure and done, or cannot be named."""
+    """Whether a row is owed: not for what has one, is pure and done, or cannot be named.
+
+    A replay always leaves one: a second copy of it must find that it was done.
+    """
     if job.standing.seen is not None:
         return False
     if job.event is None:
         return bool(_claimed_id(job))
-    if job.handler is None or job.handler.effect != "pure" or job.started:
+    if job.handler is None or job.handler.effect != "pure":
+        return True
+    if job.started or job.headers.replay_count:
         return True
     return not isinstance(job.decision, Ack) or bool(job.context and job.context.writes)
 

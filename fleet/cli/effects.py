@@ -111,7 +111,6 @@ def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: A
 @handlers
 @by
 @failed_options.stale
-@failed_options.age
 @failed_options.dry_run
 @failed_options.yes
 @failed_options.as_json
@@ -122,7 +121,6 @@ def retry(
     key: str,
     handlers: str,
     by: str | None,
-    max_age: float,
     *,
     even_if_stale: bool,
     dry_run: bool,
@@ -131,7 +129,7 @@ def retry(
 ) -> None:
     """Replay the failed events of an effect, under its key; an unknown one asks the venue first."""
     where = Where(handlers, by, unrouted=False)
-    judge = where.judge(even_if_stale=even_if_stale, max_age=max_age)
+    judge = where.judge(even_if_stale=even_if_stale)
 
     async def task(place: Place, _stop: asyncio.Event) -> Plan:
         return await make_plan(place, judge, Selection(), effect_key=key)

@@ -83,7 +83,6 @@ def list_(
 @command.command()
 @click.argument("message_id", metavar="ID")
 @at_queue
-@failed_options.age
 @failed_options.as_json
 @click.pass_context
 def show(
@@ -91,7 +90,6 @@ def show(
     message_id: str,
     handlers: str,
     by: str | None,
-    max_age: float,
     *,
     unrouted: bool,
     as_json: bool,
@@ -101,7 +99,7 @@ def show(
     Exit code 1 where no such message waits.
     """
     where = Where(handlers, by, unrouted=unrouted)
-    judge = where.judge(max_age=max_age)
+    judge = where.judge()
 
     async def task(place: Place, _stop: asyncio.Event) -> list[dict[str, Any]]:
         found = await bodies(place, Selection(ids=(message_id,)))
@@ -135,7 +133,6 @@ def show(
 @at_queue
 @failed_options.limit
 @failed_options.stale
-@failed_options.age
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File."
 )

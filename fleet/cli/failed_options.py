@@ -19,7 +19,7 @@ from fleet.store import Store, StoreSettings, open_store
 from fleet.telemetry import log as logs
 from replay.place import Place
 from replay.selection import Selection, moment
-from replay.verdict import ONCE_MAX_AGE_S, Judge
+from replay.verdict import Judge
 from topology import names
 from topology.settings import TopologySettings
 from workers.registry import Service
@@ -32,14 +32,6 @@ dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, 
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
 limit = click.option("--limit", type=click.IntRange(min=1), help="At most so many messages.")
 stale = click.option("--even-if-stale", is_flag=True, help="Send also what is too old to act on.")
-age = click.option(
-    "--max-age",
-    type=click.FloatRange(min=0),
-    default=ONCE_MAX_AGE_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="What has effects is stale after this, where its handler does not say.",
-)
 
 
 def at_queue(function: F) -> F:
@@ -130,9 +122,9 @@ class Where:
         except StateError as error:
             raise StoreError(f"{error} Nothing is lost; run it again.") from None
 
-    def judge(self, *, even_if_stale: bool = False, max_age: float = ONCE_MAX_AGE_S) -> Judge:
+    def judge(self, *, even_if_stale: bool = False) -> Judge:
         """A judge of the service's messages."""
-        return Judge(self.service, even_if_stale=even_if_stale, once_max_age_s=max_age)
+        return Judge(self.service, even_if_stale=even_if_stale)
 
     async def _with_store(self, task: Callable[[Place, asyncio.Event], Awaitable[T]]) -> T:
         stop, me = asyncio.Event(), asyncio.current_task()

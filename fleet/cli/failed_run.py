@@ -38,7 +38,6 @@ MOST_BODIES: Final = 50
 @at_queue
 @failed_options.limit
 @failed_options.stale
-@failed_options.age
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second.")
 @click.option("--canary", is_flag=True, help="1, 5, 5 %, all; stop where they fail again.")
 @click.option("--canary-ratio", type=click.FloatRange(0, 1), default=0.2, show_default=True)
@@ -75,11 +74,10 @@ def run(
     made = frozen or make(where, dict(options), edit)
     _check(made, where)
     options["even_if_stale"] |= made.even_if_stale
-    options["max_age"] = made.max_age_s
     if dry_run:
         show_plan(made, as_json=as_json)
         return
-    judge = where.judge(even_if_stale=options["even_if_stale"], max_age=options["max_age"])
+    judge = where.judge(even_if_stale=options["even_if_stale"])
     changes = ("changes", "editor")
     sending = {name: value for name, value in how.items() if name not in changes}
     ctx.exit(
@@ -150,7 +148,7 @@ def execute(
 def make(where: Where, options: dict[str, Any], edit: Edit | None = None) -> Plan:
     """The plan for what the options select."""
     most, stale = options.pop("limit") or 0, options.pop("even_if_stale")
-    judge = where.judge(even_if_stale=stale, max_age=options.pop("max_age"))
+    judge = where.judge(even_if_stale=stale)
     chosen = failed_options.selection(options)
 
     async def task(place: Place, _stop: asyncio.Event) -> Plan:

@@ -77,7 +77,19 @@ def asked(ctx, payload):
     return None
 
 
-@service.handler("order.requested", effect="once", key=lambda p: p["key"], unknown=asked)
+@service.handler("job.*", stale_after=60)
+def on_job(ctx, payload):
+    do(ctx.event.event_id)
+
+
+@service.handler("price.*", effect="pure")
+def on_price(ctx, payload):
+    do(ctx.event.event_id)
+
+
+@service.handler(
+    "order.requested", effect="once", key=lambda p: p["key"], unknown=asked, stale_after=120
+)
 async def on_order(ctx, payload):
     if payload["size_usdc"] > 50:
         raise DataError("too large")

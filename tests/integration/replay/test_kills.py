@@ -104,6 +104,20 @@ async def test_a_killed_run_is_finished_by_the_next(shop: Any, wait: Any, step: 
     assert sorted(shop.world()) == sorted(ids)
 
 
+async def test_a_second_copy_for_a_pure_handler_does_nothing(shop: Any, wait: Any):
+    """Sent, handled, and sent again by the next run, for the first one died before its acks."""
+    ids = await shop.park([shop.event("price.moved") for _ in range(50)])
+    await shop.cli("plan", "-o", "plan.json", "--json")
+    await killed(shop, "fleet.amqp.harvest.Harvest.flush before 1", "run", "plan.json", "--yes")
+    async with shop.working():
+        await wait(lambda: len(shop.world()) >= 50)
+        await wait(lambda: waiting(shop, 50))
+        await shop.cli("run", "plan.json", "--yes", "--json")
+        await wait(lambda: shop.is_empty(shop.work))
+    assert sorted(shop.world()) == sorted(ids)
+    assert set((await shop.journal()).values()) == {"done"}
+
+
 @pytest.mark.parametrize("step", RESOLVE)
 async def test_a_killed_resolve_is_finished_by_the_next(shop: Any, wait: Any, step: str):
     """Each message is in the queue or in the archive, and at the end once in the archive."""

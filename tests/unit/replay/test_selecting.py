@@ -80,7 +80,7 @@ ITEMS = st.builds(
 @given(st.lists(ITEMS))
 def test_a_plan_is_read_as_it_was_written(items: list[Item]):
     """A file of a plan is that plan."""
-    plan = Plan(1, "s", "q", "now", "me", Selection(types=("a",)), False, 120.0, tuple(items))  # noqa: FBT003
+    plan = Plan(1, "s", "q", "now", "me", Selection(types=("a",)), False, tuple(items))  # noqa: FBT003
     assert read_plan(write_plan(plan), "p") == plan
     assert {item.outcome for item in plan.sent} <= {"run", "done"}
     assert sum(count for _, _, count in plan.reasons()) == len(items)

@@ -20,8 +20,21 @@ NOW = 1_767_323_045_000
 service = Service("s")
 
 
-@service.handler("order.requested", effect="once", key=lambda payload: payload["key"])
+@service.handler(
+    "order.requested", effect="once", key=lambda payload: payload["key"], stale_after=120
+)
 def on_order(_ctx: Context, _payload: dict[str, Any]) -> None:
+    """Do it."""
+
+
+@service.handler(
+    "order.asked",
+    effect="once",
+    key=lambda payload: payload["key"],
+    unknown=lambda _ctx, _payload: None,
+    stale_after=120,
+)
+def on_asked(_ctx: Context, _payload: dict[str, Any]) -> None:
     """Do it."""
 
 
@@ -74,11 +87,15 @@ def verdict(raw: bytes, entry: Entry | None = None, **more: Any) -> Verdict:
         (body("a.idempotent"), {"rows": {ULID: ("failed", 1)}}, "done"),
         (body("a.idempotent"), {"rows": {ULID: ("done", 0)}}, "done"),
         (body("a.idempotent", age_s=9_999_999), {}, "run"),
-        (body("a.pure"), {"rows": {ULID: ("done", 0)}}, "run"),
+        (body("a.pure"), {"rows": {ULID: ("failed", 0)}}, "run"),
+        (body("a.pure"), {"rows": {ULID: ("done", 1)}}, "done"),
         (body("a.pure", age_s=11), {}, "expired"),
         (body("a.pure", age_s=11), {"stale": True}, "run"),
         (body("order.requested", ORDER), {}, "run"),
         (body("order.requested", ORDER, age_s=121), {}, "expired"),
+        (body("order.requested", ORDER, age_s=121), {"stale": True}, "run"),
+        (body("order.asked", ORDER, age_s=121), {"effects": effect("unknown")}, "run"),
+        (body("order.asked", ORDER, age_s=121), {"effects": effect("failed")}, "expired"),
         (body("order.requested", ORDER), {"effects": effect("done")}, "done"),
         (body("order.requested", ORDER), {"effects": effect("failed")}, "run"),
         (body("order.requested", ORDER), {"effects": effect("failed", 1)}, "refused"),
