@@ -6,19 +6,48 @@ import os
 import re
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.core.errors import SettingsError
 
 KEY_PREFIX: Final = "pf_live_"
 KEY_FILE_BYTES: Final = 4096
+AMQP_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
 _KEY = re.compile(r"pf_live_[A-Za-z0-9_.\-]+\Z")
 _AGENT = re.compile(r"[A-Za-z0-9_.\-]{1,128}\Z")
 
+_BETWEEN = re.compile(r"\s*,\s*(?=amqps?://)", re.IGNORECASE)
+
 Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+class AmqpSettings(BaseSettings):
+    """Where the broker is. Each address of `amqp_url` that lacks a password has been given it."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    amqp_url_file: Path | None = Field(default=None, validation_alias="AMQP_URL_FILE")
+    amqp_password: SecretStr = Field(default=SecretStr(""), validation_alias="AMQP_PASSWORD")
+    amqp_password_file: Path | None = Field(default=None, validation_alias="AMQP_PASSWORD_FILE")
+    amqp_url: str = Field(
+        default="", validation_alias="AMQP_URL", validate_default=True, repr=False
+    )
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _whole(cls, url: str, info: ValidationInfo) -> str:
+        # In the order of the fields: what is told of files and password is known by now.
+        told = info.data
+        url = url or read_secret("AMQP_URL_FILE", told.get("amqp_url_file")) or AMQP_URL
+        password = told["amqp_password"].get_secret_value() or read_secret(
+            "AMQP_PASSWORD_FILE", told.get("amqp_password_file")
+        )
+        return ",".join(_with_password(each, password) for each in addresses(url))
 
 
 class PlatformSettings(BaseSettings):
@@ -45,9 +74,8 @@ class PlatformSettings(BaseSettings):
     def key(self) -> str:
         """The platform key. Raises SettingsError where it is none; its value is not repeated."""
         name, key = "PF_AGENT_KEY", self.agent_key.get_secret_value().strip()
-        # An empty variable is no file: compose files pass on what is not set as "".
-        if not key and self.agent_key_file not in (None, Path()):
-            name, key = "PF_AGENT_KEY_FILE", _read(self.agent_key_file)
+        if not key:
+            name, key = "PF_AGENT_KEY_FILE", read_secret("PF_AGENT_KEY_FILE", self.agent_key_file)
         if not key:
             raise SettingsError("PF_AGENT_KEY is missing; set it or PF_AGENT_KEY_FILE.")
         if key.startswith("sk_live_"):
@@ -98,16 +126,39 @@ def _variable(kind: type[BaseSettings], name: str) -> str:
     return (alias if isinstance(alias, str) else prefix + name).upper()
 
 
-def _read(path: Path | None) -> str:
+def read_secret(name: str, path: Path | None) -> str:
+    """The text of the file that the variable `name` names; empty where it names none.
+
+    Without the white space around it. An empty variable is no file: compose files pass on what
+    is not set as "". Raises SettingsError where it cannot be read.
+    """
+    if path is None or path == Path():
+        return ""
     try:
-        with Path(path or "").open("rb") as file:
+        with path.open("rb") as file:
             content = file.read(KEY_FILE_BYTES + 1)
         if len(content) > KEY_FILE_BYTES:
             raise SettingsError(
-                f"PF_AGENT_KEY_FILE names a file of more than {KEY_FILE_BYTES} bytes;"
-                " name one that holds the key alone."
+                f"{name} names a file of more than {KEY_FILE_BYTES} bytes;"
+                " name one that holds the secret alone."
             )
         return content.decode("utf-8").strip()
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no text"
-        raise SettingsError(f"PF_AGENT_KEY_FILE cannot be read: {reason}.") from None
+        raise SettingsError(f"{name} cannot be read: {reason}.") from None
+
+
+def addresses(urls: str) -> list[str]:
+    """The broker's addresses, written with commas between; at least one.
+
+    A comma inside an address, as in a password, is none of these.
+    """
+    return _BETWEEN.split(urls.strip())
+
+
+def _with_password(url: str, password: str) -> str:
+    head, separator, rest = url.partition("://")
+    who, at, place = rest.rpartition("@")
+    if not (password and separator) or ":" in who:
+        return url
+    return f"{head}://{who if at else 'guest'}:{quote(password, safe='')}@{place}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from fleet.settings import PlatformSettings, is_address, load
+from fleet.settings import AmqpSettings, PlatformSettings, is_address, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,9 @@ class Limits:
     """How long a stop request waits for what is in flight."""
 
 
-class BridgeSettings(PlatformSettings):
+class BridgeSettings(PlatformSettings, AmqpSettings):
     """The bridge's environment; `load_settings` reads it."""
 
-    amqp_url: str = Field(
-        default="amqp://guest:guest@127.0.0.1:5672/", validation_alias="AMQP_URL", repr=False
-    )
     stream_url: str = Field(
         default="wss://purpleflea.com/api/stream", validation_alias="PF_STREAM_URL"
     )

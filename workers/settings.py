@@ -7,19 +7,20 @@ import secrets
 import socket
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from fleet.settings import AmqpSettings
 
 
 def _name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(AmqpSettings):
     """What a worker needs to know; each field is an environment variable of the same name."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(frozen=True)
 
-    amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
     worker_name: str = Field(default_factory=_name, pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")
     """Unique among live workers: it tells who holds an effect or owns a lane."""
     prefetch: int = Field(default=400, ge=1, le=65_535)

@@ -18,7 +18,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from fleet.amqp.connection import reraise_own_cancellation
+from fleet.amqp.connection import Ring, reraise_own_cancellation
 from fleet.amqp.reasons import explain, parse
 from fleet.core.errors import BrokerError, TopologyError
 
@@ -61,12 +61,12 @@ class Admin:
     @classmethod
     async def open(cls, url: str, *, timeout_s: float = 10.0) -> Self:
         """Connect within `timeout_s`; raises BrokerError where the broker is not to be had."""
+        ring = Ring(url)
         try:
-            async with asyncio.timeout(timeout_s):
-                return cls(url, await aiormq.connect(parse(url)), timeout_s)
+            return cls(ring.at, await ring.lap(aiormq.connect, timeout_s), timeout_s)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as a Link does
             reraise_own_cancellation(error)
-            raise explain(url, error) from None
+            raise explain(ring.at, error) from None
 
     async def __aenter__(self) -> Self:
         return self

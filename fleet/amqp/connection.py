@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import aiormq
 import structlog
@@ -20,7 +20,9 @@ from fleet.amqp.diverter import Diverter, Diverters, DivertingTransport
 from fleet.amqp.reasons import explain, is_final, parse
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError
+from fleet.settings import addresses
 
+T = TypeVar("T")
 OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
 LOOK_S: Final = 0.25  # how often a connection that does not say it closed is looked at
@@ -36,6 +38,8 @@ log = structlog.get_logger("fleet.amqp")
 
 class Link:
     """A connection named `name` to the broker at `url`, made again whenever it is lost.
+
+    Where `url` names several nodes, with commas between, it is made to whichever is to be had.
 
     `on_connect` is awaited with each new connection before anybody else sees it: to look at the
     topology again, to open channels. Where it raises, that connection counts as failed.
@@ -55,7 +59,7 @@ class Link:
         timeout_s: float = 10.0,
         patience_s: float = 10.0,
     ) -> None:
-        self.url = url
+        self._ring = Ring(url)
         self.name = name
         self._on_connect = on_connect
         self._heartbeat_s = heartbeat_s
@@ -136,7 +140,7 @@ class Link:
                 return await self._open()
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as in `_again`
                 reraise_own_cancellation(error)
-                trouble = explain(self.url, error)
+                trouble = explain(self._ring.at, error)
                 if is_final(error) or time.monotonic() + delay > deadline:
                     raise trouble from None
                 log.warning("broker not there yet", link=self.name, reason=str(trouble))
@@ -169,7 +173,7 @@ class Link:
             try:
                 return await self._open()
             except Exception as error:  # noqa: BLE001 - whatever fails, the link tries again
-                reason = str(explain(self.url, error))
+                reason = str(explain(self._ring.at, error))
             except asyncio.CancelledError as error:
                 reraise_own_cancellation(error)
                 reason = "the broker dropped the connection"
@@ -178,11 +182,7 @@ class Link:
         raise AssertionError("backoff is endless")
 
     async def _open(self) -> AbstractConnection:
-        transport = DivertingTransport()
-        async with asyncio.timeout(self._timeout_s):
-            connection = await aiormq.connect(self._address(), transport_factory=transport)
-        if transport.reader is not None:
-            self._diverters[connection] = transport.reader
+        connection = await self._ring.lap(self._connect, self._timeout_s)
         try:
             if self._on_connect is not None:
                 await self._on_connect(connection)
@@ -191,9 +191,43 @@ class Link:
             raise
         return connection
 
-    def _address(self) -> URL:
-        url = parse(self.url)
-        return url.update_query(heartbeat=str(self._heartbeat_s), name=self.name)
+    async def _connect(self, address: URL) -> AbstractConnection:
+        transport = DivertingTransport()
+        address = address.update_query(heartbeat=str(self._heartbeat_s), name=self.name)
+        connection = await aiormq.connect(address, transport_factory=transport)
+        if transport.reader is not None:
+            self._diverters[connection] = transport.reader
+        return connection
+
+
+class Ring:
+    """The addresses in `urls`, begun with any one of them, so that replicas spread over the nodes.
+
+    `at` is the one that was tried last.
+    """
+
+    def __init__(self, urls: str, choose: Callable[[int], int] = random.randrange) -> None:
+        self._urls = addresses(urls)
+        self._turn = choose(len(self._urls))
+        self.at = self._urls[self._turn]
+
+    async def lap(self, connect: Callable[[URL], Awaitable[T]], timeout_s: float) -> T:
+        """What `connect` makes of the first address that is to be had, `timeout_s` for each.
+
+        Goes on after the address that the last lap ended with. Raises what the last address
+        raised, or at once where another node would say the same: a refused password.
+        """
+        for left in reversed(range(len(self._urls))):
+            self.at = self._urls[self._turn]
+            self._turn = (self._turn + 1) % len(self._urls)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await connect(parse(self.at))
+            except (Exception, asyncio.CancelledError) as error:
+                reraise_own_cancellation(error)
+                if not left or is_final(error):
+                    raise
+        raise AssertionError("there is an address")
 
 
 def reraise_own_cancellation(error: BaseException) -> None:

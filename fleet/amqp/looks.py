@@ -13,8 +13,8 @@ import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
-from fleet.amqp.reasons import explain, parse
+from fleet.amqp.connection import LOSSES, Ring, reraise_own_cancellation
+from fleet.amqp.reasons import explain
 
 # What it would write to stderr, the error says in one sentence.
 logging.getLogger("aiormq").addHandler(logging.NullHandler())
@@ -36,11 +36,11 @@ class Depth(NamedTuple):
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[AbstractConnection]:
     """A connection for a few looks. Raises BrokerError where there is none to be had."""
+    ring = Ring(url)
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            connection = await aiormq.connect(parse(url))
+        connection = await ring.lap(aiormq.connect, TIMEOUT_S)
     except (AMQPError, OSError, RuntimeError, ValueError) as error:
-        raise explain(url, error) from None
+        raise explain(ring.at, error) from None
     try:
         yield connection
     finally:

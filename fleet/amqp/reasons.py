@@ -17,15 +17,19 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from fleet.core.errors import BrokerError, OperatorError
+from fleet.settings import addresses
 
 NOT_ALLOWED: Final = 530  # the broker's reply for a virtual host that is not there or not ours
 MAX_FRAME: Final = 1 << 24  # far beyond what brokers agree to
 
 
 def parse(url: str) -> URL:
-    """The parsed AMQP address. Raises BrokerError where it is none; the text is not repeated."""
+    """The parsed AMQP address, the first where there are several.
+
+    Raises BrokerError where it is none; the text is not repeated.
+    """
     try:
-        parsed = URL(url)
+        parsed = URL(addresses(url)[0])
         port_is_fine = parsed.port is None or 0 < parsed.port < 2**16
     except ValueError:
         raise BrokerError(_NO_ADDRESS) from None

@@ -12,6 +12,7 @@ from pamqp import commands, exceptions, frame
 from pamqp.header import ProtocolHeader
 
 from fleet.core.errors import BrokerError
+from fleet.settings import addresses
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 HEADER = 7  # octets: type, channel, size
@@ -30,9 +31,9 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read `amqp://user:password@host:port/vhost`; raises BrokerError."""
+        """Read `amqp://user:password@host:port/vhost`, the first of several; raises BrokerError."""
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(addresses(url)[0])
             port = parts.port
         except ValueError:
             raise BrokerError(f"AMQP_URL cannot be read: {WANTED}") from None

@@ -17,7 +17,7 @@ from fleet.audit.ids import unpack
 from fleet.audit.reckoning import Kind, Tally
 from fleet.audit.verdict import verdict
 from fleet.broker import Management
-from fleet.cli.load import load_service
+from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import BrokerError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
@@ -37,8 +37,8 @@ ROADS: Final = ("published", "shed", "quarantined", "missed", "unaccounted")
 @click.command()
 @click.option(
     "--handlers",
-    default="agent.handlers:service",
-    show_default=True,
+    default=told_handlers,
+    show_default=TOLD_HANDLERS,
     metavar="MODULE:NAME[,…]",
     help="The services to audit.",
 )

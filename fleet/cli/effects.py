@@ -12,6 +12,7 @@ from rich.table import Table
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
+from fleet.cli.load import TOLD_HANDLERS, told_handlers
 from fleet.core.errors import SettingsError
 from fleet.store import archive, effects, ledger
 from fleet.store.api import Effect, EffectState
@@ -23,8 +24,8 @@ from replay.selection import Selection
 
 handlers = click.option(
     "--handlers",
-    default="agent.handlers:service",
-    show_default=True,
+    default=told_handlers,
+    show_default=TOLD_HANDLERS,
     metavar="MODULE:NAME",
     help="The service that has them.",
 )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
-from fleet.cli.load import load_service
+from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
@@ -43,8 +43,8 @@ def at_queue(function: F) -> F:
         ),
         click.option(
             "--handlers",
-            default="agent.handlers:service",
-            show_default=True,
+            default=told_handlers,
+            show_default=TOLD_HANDLERS,
             metavar="MODULE:NAME",
             help="The service whose messages they are.",
         ),

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Protocol, runtime_checkable
 
+from fleet.cli.settings import CommandSettings
 from fleet.core.errors import OperatorError, SettingsError
 from fleet.core.redact import redact
+from fleet.settings import load
 from topology.model import ServiceLayout
 
 LONGEST: Final = 300
+TOLD_HANDLERS: Final = "$HANDLERS, else agent.handlers:service"
 
 
 @runtime_checkable
@@ -24,6 +27,11 @@ class Service(Protocol):
 
     def layout(self) -> ServiceLayout:
         """What the service asks of the broker."""
+
+
+def told_handlers() -> str:
+    """The service that a command is about where its `--handlers` does not say."""
+    return load(CommandSettings).handlers
 
 
 def load_service(text: str) -> Service:

@@ -17,7 +17,7 @@ import click
 from fleet.amqp.admin import Admin
 from fleet.amqp.reasons import parse
 from fleet.cli.layout import show_plan
-from fleet.cli.load import load_services
+from fleet.cli.load import TOLD_HANDLERS, load_services, told_handlers
 from fleet.core.errors import BrokerError, SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
@@ -38,8 +38,8 @@ def planned(function: F) -> F:
     """Give a command the options that make a plan."""
     handlers = click.option(
         "--handlers",
-        default="agent.handlers:service",
-        show_default=True,
+        default=told_handlers,
+        show_default=TOLD_HANDLERS,
         metavar="MODULE:NAME[,…]",
         help="The services to lay out.",
     )

@@ -8,7 +8,7 @@ import signal
 import click
 import uvloop
 
-from fleet.cli.load import load_service
+from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
@@ -21,8 +21,8 @@ from workers.worker import Worker
 @click.command()
 @click.option(
     "--handlers",
-    default="agent.handlers:service",
-    show_default=True,
+    default=told_handlers,
+    show_default=TOLD_HANDLERS,
     metavar="MODULE:NAME",
     help="The service to run.",
 )

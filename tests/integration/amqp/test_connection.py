@@ -13,6 +13,7 @@ from aiormq.abc import AbstractConnection
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
+from fleet.amqp.looks import open_looks
 from fleet.amqp.presence import require
 from fleet.core.errors import BrokerError, TopologyError
 
@@ -41,6 +42,32 @@ async def test_comes_back_after_a_cut(proxy: Any):
         assert second is not first
         assert await works(second)
         assert seen == [first, second]
+
+
+async def test_a_lost_node_is_left_for_another(proxy: Any, amqp_url: str):
+    """A link that knows several nodes works on at another when its own is gone for good."""
+    lines = [proxy, type(proxy)(amqp_url)]
+    await lines[1].start()
+    both = ",".join(line.url for line in lines)
+    async with asyncio.timeout(DEADLINE_S), Link(both, "test") as link:
+        first = await link.connection()
+        mine = next(line for line in lines if line._writers)
+        await mine.stop()
+        await link.lost(first)
+        assert await works(await link.connection())
+        assert not mine._writers
+    for line in lines:
+        await line.stop()
+
+
+async def test_a_command_passes_over_a_dead_node(amqp_url: str):
+    """Whichever of the addresses it begins with, a command finds the node that is there."""
+    dead = f"amqp://guest:guest@127.0.0.1:{closed_port()}/"
+    for _ in range(4):
+        async with await Admin.open(f"{dead},{amqp_url}", timeout_s=5) as admin:
+            assert not await admin.exists("queue", "nowhere")
+        async with open_looks(f"{amqp_url},{dead}") as looks:
+            assert await looks.depths(["nowhere"]) == {}
 
 
 async def test_comes_back_after_a_dead_line(proxy: Any):
