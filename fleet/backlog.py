@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 import structlog
 
 from fleet.amqp.looks import open_looks
-from fleet.core.errors import FleetError
 from fleet.store import archive
 from fleet.store.api import Store
+from fleet.telemetry.metrics import FAILED_ALARM, FAILED_DEPTH, FAILED_OLDEST
 from topology import names
 
 WARN_ABOVE: Final = 10
-EVERY_S: Final = 15.0
 
 log = structlog.get_logger("fleet.backlog")
 
@@ -60,7 +57,10 @@ async def read_backlogs(url: str, store: Store, services: Sequence[str]) -> list
 
 
 class Alarm:
-    """Says once when a backlog rises above `warn_above`, and once when it is down again."""
+    """Keeps the gauges of what waits; a log line when it rises above `warn_above`, one when it falls.
+
+    For whoever reads the backlogs every so often: `alarm.tell(await read_backlogs(…), now_ms)`.
+    """
 
     def __init__(self, warn_above: int = WARN_ABOVE) -> None:
         self._warn_above = warn_above
@@ -71,6 +71,9 @@ class Alarm:
         """Take note of what was read."""
         for each in found:
             age_s, is_above = self.age_s(each, now_ms), each.is_above(self._warn_above)
+            FAILED_DEPTH.labels(each.service).set(each.depth)
+            FAILED_OLDEST.labels(each.service).set(age_s)
+            FAILED_ALARM.labels(each.service).set(is_above)
             if is_above and each.service not in self._above:
                 self._above.add(each.service)
                 log.warning(
@@ -90,19 +93,3 @@ class Alarm:
             return 0.0
         since_ms = self._since_ms.setdefault(backlog.service, now_ms)
         return backlog.age_s(now_ms) if backlog.oldest_ms else max(0, now_ms - since_ms) / 1000
-
-
-async def watch(
-    url: str, store: Store, services: Sequence[str], *, every_s: float = EVERY_S
-) -> NoReturn:
-    """Read the backlogs every so often and raise the alarm, until cancelled.
-
-    While broker or store are away the figures stay as they were.
-    """
-    alarm = Alarm()
-    while True:
-        try:
-            alarm.tell(await read_backlogs(url, store, services), time.time_ns() // 1_000_000)
-        except FleetError as error:
-            log.debug("the backlog cannot be read", reason=str(error))
-        await asyncio.sleep(every_s)

@@ -204,6 +204,12 @@ FAILED_OLDEST: Final = Gauge(
     ["service"],
     registry=FLEET,
 )
+FAILED_ALARM: Final = Gauge(
+    "fleet_failed_alarm",
+    "1 while more of them wait than a person should leave waiting: ten.",
+    ["service"],
+    registry=FLEET,
+)
 UNROUTED_DEPTH: Final = Gauge(
     "fleet_unrouted_depth", "Messages that nobody wanted.", registry=FLEET
 )

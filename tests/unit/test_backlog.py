@@ -5,6 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from fleet.backlog import Alarm, Backlog
+from fleet.telemetry.metrics import FLEET
 
 
 def test_the_alarm_is_raised_once_and_taken_back_once():
@@ -41,3 +42,15 @@ def test_the_journal_s_word_on_an_age_goes_first():
     """A row knows since when, also from before anybody looked."""
     assert Alarm().age_s(Backlog("a", 1, 1_000), 61_000) == 60
     assert Backlog("a", 0, 1_000).age_s(61_000) == 0
+
+
+def test_the_gauges_say_what_was_read():
+    """Depth, age and alarm of each service, as they were told last."""
+    alarm = Alarm()
+    for depth, expected in ((11, (11, 3, 1)), (2, (2, 3, 0)), (0, (0, 0, 0))):
+        alarm.tell([Backlog("gauged", depth, 1_000)], 4_000)
+        found = tuple(
+            FLEET.get_sample_value(f"fleet_failed_{name}", {"service": "gauged"})
+            for name in ("depth", "oldest_seconds", "alarm")
+        )
+        assert found == expected
