@@ -57,7 +57,7 @@ async def read_backlogs(url: str, store: Store, services: Sequence[str]) -> list
 
 
 class Alarm:
-    """Keeps the gauges of what waits; a log line when it rises above `warn_above`, one when it falls.
+    """Keeps the gauges of what waits; tells when it rises above `warn_above` and when it falls.
 
     For whoever reads the backlogs every so often: `alarm.tell(await read_backlogs(…), now_ms)`.
     """
