@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 ARGS ?=
 PYTEST ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench lock secrets clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -33,6 +33,12 @@ lint: $(STAMP) ## ruff and mypy
 
 bench: $(STAMP) ## the benchmarks: make bench ARGS="consume --json"
 	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(STAMP) ## renew the two lock files that the image is built from
+	@scripts/lock $(VENV)
+
+secrets: ## random passwords for docker compose in ./secrets; what is there stays
+	@scripts/secrets
 
 clean: ## remove the virtual environment and every cache
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
