@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from fleet.audit.ids import Id, pack, pack_if_ulid
 from fleet.core.ulid import MAX_MS, make_ulid
-from fleet.store import audit
+from fleet.store import archive, audit
 from fleet.store.api import BRIDGE, Store, Tx
 
 LAST: Final = make_ulid(MAX_MS, b"\xff" * 10)
@@ -34,10 +35,18 @@ class Books:
     missed: tuple[tuple[str, str, int | None], ...]
     """After which id, before which, and how many there were where that is known."""
     quarantined: int
-    effects: dict[str, int]
+    effects: dict[str, dict[str, int]]
+    """By kind and state."""
     positions: dict[str, int]
     doubled: int
     """Positions of the venue that stand under more than one effect key."""
+    archived: dict[str, int] = field(default_factory=dict)
+    """Messages that an operator resolved, by the queue they stood in."""
+
+    @property
+    def effects_by_state(self) -> Counter[str]:
+        """The same over all kinds."""
+        return sum((Counter(states) for states in self.effects.values()), Counter())
 
 
 async def read_journal(store: Store, service: str, is_tick: Callable[[Id], bool]) -> Journal:
@@ -59,8 +68,7 @@ async def read_books(store: Store) -> Books:
     shed: set[Id] = set()
     async for rows in audit.entries(store, BRIDGE):
         shed.update(pack(row.event_id) for row in rows)
-    ranges, quarantined, effects, positions, doubled = await store.read(_counts)
-    return Books(frozenset(shed), ranges, quarantined, effects, positions, doubled)
+    return await store.read(partial(_read, shed=frozenset(shed)))
 
 
 def missed_ids(books: Books) -> list[tuple[Id, Id]]:
@@ -81,14 +89,18 @@ def percentile(counted: Counter[int], share: float) -> int | None:
     return None
 
 
-_Counts = tuple[tuple[tuple[str, str, int | None], ...], int, dict[str, int], dict[str, int], int]
-
-
-def _counts(tx: Tx) -> _Counts:
-    missed = tuple((row.after, row.before, row.count) for row in audit.missed(tx))
+def _read(tx: Tx, shed: frozenset[Id]) -> Books:
     positions = tx.query("SELECT state, count(*) FROM positions GROUP BY state")
     doubled = tx.query(
         "SELECT count(*) FROM (SELECT venue_id FROM positions WHERE venue_id <> ''"
         " GROUP BY venue_id HAVING count(*) > 1) AS twice"
     )
-    return missed, audit.quarantined(tx), audit.effects(tx), dict(positions), int(doubled[0][0])
+    return Books(
+        shed=shed,
+        missed=tuple((row.after, row.before, row.count) for row in audit.missed(tx)),
+        quarantined=audit.quarantined(tx),
+        effects=audit.effects(tx),
+        positions=dict(positions),
+        doubled=int(doubled[0][0]),
+        archived=archive.counts(tx),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fleet.amqp.reasons import parse
 from fleet.audit.auditor import Auditor, Findings, Subject
+from fleet.audit.books import Books
 from fleet.audit.ids import unpack
 from fleet.audit.reckoning import Kind, Tally
 from fleet.audit.verdict import verdict
@@ -135,8 +136,10 @@ def report(findings: Findings) -> dict[str, Any]:
             {"after": after, "before": before, "events": count}
             for after, before, count in books.missed
         ],
-        "effects": books.effects,
+        "effects": books.effects_by_state,
+        "effects_by_kind": books.effects,
         "positions": books.positions,
+        "archived": books.archived,
         "queues": {queue: depth.ready for queue, depth in findings.depths.items() if depth.ready},
     }
 
@@ -156,14 +159,22 @@ def show(findings: Findings, console: Console) -> None:
     for after, before, count in books.missed:
         known = "an unknown number of" if count is None else f"{count:,}"
         console.print(f"missed: {known} events after {after or 'the start'} and before {before}")
-    for title, counts in (("effects", books.effects), ("positions", books.positions)):
-        if counts:
-            console.print(f"{title}: " + ", ".join(f"{n:,} {state}" for state, n in counts.items()))
+    for title, counts in _counts(books):
+        console.print(f"{title}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
     for event in reckoning.unaccounted[:NAMED]:
         console.print(f"unaccounted: {unpack(event)}")
     if len(reckoning.unaccounted) > NAMED:
         console.print(f"… and {len(reckoning.unaccounted) - NAMED:,} more: see --json")
     console.print(verdict(findings), soft_wrap=True)
+
+
+def _counts(books: Books) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """What there is to count in a line each: a title, and how many of what."""
+    yield from ((f"effects of {kind}", states) for kind, states in books.effects.items())
+    if books.positions:
+        yield "positions", books.positions
+    if books.archived:
+        yield "archived", {f"out of {queue}": n for queue, n in books.archived.items()}
 
 
 def _roads(findings: Findings) -> Table:

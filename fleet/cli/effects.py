@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, get_args
 
 import click
+import msgspec
 from rich.table import Table
 
 from fleet.cli import failed_options, failed_shown
@@ -14,8 +15,9 @@ from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
 from fleet.cli.load import TOLD_HANDLERS, told_handlers
 from fleet.core.errors import SettingsError
-from fleet.store import archive, effects, ledger
-from fleet.store.api import Effect, EffectState
+from fleet.store import archive, ledger
+from fleet.store.api import EffectState
+from fleet.store.ledger import Account
 from replay.entry import iso
 from replay.place import Place, now_ms
 from replay.plan import Plan
@@ -45,15 +47,17 @@ def command() -> None:
 @handlers
 @failed_options.as_json
 def list_(handlers: str, *, as_json: bool, **wanted: Any) -> None:
-    """A page of effects, by key: state, attempts, last time, error."""
+    """A page of effects, by key: state, attempts, first and last time, error, who settled it."""
     query = partial(ledger.page, **wanted)
     found = Where(handlers, None, unrouted=False).work(lambda place, _: place.store.read(query))
     if as_json:
-        failed_shown.say_json(found)
+        failed_shown.say_json([_plain(each) for each in found])
         return
-    table = Table("key", "kind", "state", "attempts", "last", "error")
+    table = Table("key", "kind", "state", "attempts", "first", "last", "", "error")
     for each in found:
-        cells = (each.key, each.kind, each.state, str(each.attempts), iso(each.at_ms), each.error)
+        effect = each.effect
+        times = (str(effect.attempts), iso(effect.first_ms), iso(effect.at_ms))
+        cells = (effect.key, effect.kind, effect.state, *times, _standing(each), effect.error)
         table.add_row(*map(failed_shown.cell, cells))
     failed_shown.console().print(table)
 
@@ -64,24 +68,40 @@ def list_(handlers: str, *, as_json: bool, **wanted: Any) -> None:
 @failed_options.as_json
 def show(key: str, handlers: str, *, as_json: bool) -> None:
     """Print one effect, its request and result, and what operators said of it."""
-    effect, done = Where(handlers, None, unrouted=False).work(partial(_look, key=key))
+    found, done = Where(handlers, None, unrouted=False).work(partial(_look, key=key))
+    effect = found.effect
     if as_json:
-        failed_shown.say_json({"effect": effect, "done": done})
+        failed_shown.say_json({"effect": _plain(found), "done": done})
         return
     for name in effect.__struct_fields__:
         value = getattr(effect, name)
         shown = iso(value) if name.endswith("_ms") else str(value)
         click.echo(f"{name:>14}  {failed_shown.safe(shown)}")
+    click.echo(f"{'standing':>14}  {failed_shown.safe(_standing(found))}")
     failed_shown.done(done)
+
+
+def _plain(found: Account) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(found.effect),
+        "pending": found.is_pending,
+        "resolved": found.resolved,
+    }
+
+
+def _standing(found: Account) -> str:
+    if found.resolved is None:
+        return "pending" if found.is_pending else ""
+    return f"resolved by {found.resolved.operator}: {found.resolved.note}"
 
 
 async def _look(
     place: Place, _stop: asyncio.Event, key: str
-) -> tuple[Effect, list[archive.Intervention]]:
-    effect = await place.store.read(partial(effects.get, key=key))
-    if effect is None:
+) -> tuple[Account, list[archive.Intervention]]:
+    found = await place.store.read(partial(ledger.account, key=key))
+    if found is None:
         raise SettingsError(f"There is no effect {key}.")
-    return effect, await place.store.read(partial(archive.interventions, message_id=key))
+    return found, await place.store.read(partial(archive.interventions, message_id=key))
 
 
 @command.command()

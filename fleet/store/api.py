@@ -47,7 +47,11 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
-    """A row of effects: something done, or about to be done, to the world."""
+    """A row of effects: something done, or about to be done, to the world.
+
+    `first_ms` is when it was first claimed, 0 where an older store did not write that down; `at_ms`
+    is when it last changed.
+    """
 
     key: str
     kind: str
@@ -60,6 +64,7 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     result: str
     error: str
     at_ms: int
+    first_ms: int = 0
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,8 @@ from fleet.store.api import Tx
 
 Kind: TypeAlias = Literal["resolved", "edited"]
 PAGE: Final = 500
+EFFECTS: Final = "effects"
+"""Stands for the queue where an operator's word is about an effect."""
 
 
 class Archived(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +98,15 @@ def resolved_ids(tx: Tx, queue: str) -> list[str]:
     return [message_id for (message_id,) in rows]
 
 
+def counts(tx: Tx) -> dict[str, int]:
+    """How many messages were resolved out of each queue and not brought back."""
+    sql = (
+        "SELECT queue, count(*) FROM archive WHERE kind = 'resolved' AND restored_ms = 0"
+        " GROUP BY queue ORDER BY queue"
+    )
+    return dict(tx.query(sql))
+
+
 def restored(tx: Tx, entry: Archived, now_ms: int) -> None:
     """Note that it is back in its queue."""
     key = (entry.kind, entry.queue, entry.message_id, entry.digest, entry.replays)
@@ -129,6 +140,22 @@ def interventions(tx: Tx, message_id: str = "", limit: int = PAGE) -> list[Inter
         f"SELECT {_DONE_LIST} FROM interventions{where} ORDER BY id DESC LIMIT ?", (*params, limit)
     )
     return [Intervention(*row) for row in rows]
+
+
+def last_words(tx: Tx, effect_keys: Iterable[str]) -> dict[str, Intervention]:
+    """The last thing an operator said of each of these effects; only those that have any."""
+    columns = ("message_id",)
+    answer = ("id", *(_DONE_NAMES.get(name, name) for name in _DONE_COLUMNS))
+    found = tx.lookup(
+        columns,
+        [(key,) for key in effect_keys],
+        f"SELECT {', '.join(f'interventions.{name}' for name in answer)}"
+        " FROM rows CROSS JOIN interventions WHERE interventions.message_id = rows.message_id"
+        f" AND interventions.queue = '{EFFECTS}'",
+        answer,
+    )
+    words = (Intervention(*row) for _, *row in sorted(found))
+    return {word.message_id: word for word in words}
 
 
 def plain(headers: Any) -> Any:

@@ -56,9 +56,13 @@ def by_worker(tx: Tx, service: str) -> dict[str, int]:
     return dict(tx.query(sql, (service,)))
 
 
-def effects(tx: Tx) -> dict[str, int]:
-    """How many effects there are in each state."""
-    return dict(tx.query("SELECT state, count(*) FROM effects GROUP BY state"))
+def effects(tx: Tx) -> dict[str, dict[str, int]]:
+    """How many effects there are of each kind in each state."""
+    found: dict[str, dict[str, int]] = {}
+    sql = "SELECT kind, state, count(*) FROM effects GROUP BY kind, state ORDER BY kind, state"
+    for kind, state, count in tx.query(sql):
+        found.setdefault(kind, {})[state] = count
+    return found
 
 
 def missed(tx: Tx, source: str | None = None) -> list[MissedRange]:

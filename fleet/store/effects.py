@@ -124,6 +124,7 @@ def _reserved(
         result="" if old is None or fresh else old.result,
         error="" if old is None or fresh else old.error,
         at_ms=now_ms,
+        first_ms=now_ms if old is None else old.first_ms,
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from fleet.core.errors import SettingsError
 from fleet.store import archive, effects
@@ -16,16 +19,43 @@ _COLUMNS = tuple("effect_key" if name == "key" else name for name in Effect.__st
 _LIST = ", ".join(_COLUMNS)
 
 
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """An effect, and what an operator said of it, where no worker has changed it since."""
+
+    effect: Effect
+    resolved: Intervention | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is not done, and nobody has said what became of it."""
+        return self.effect.state != "done" and self.resolved is None
+
+
 def page(
     tx: Tx, *, state: EffectState | None = None, kind: str = "", after: str = "", limit: int = PAGE
-) -> list[Effect]:
+) -> list[Account]:
     """The effects of a state and a kind (or of any) that follow `after`, by key."""
     where, params = "effect_key > ?", [after]
     for column, wanted in (("state", state), ("kind", kind)):
         if wanted:
             where, params = f"{where} AND {column} = ?", [*params, wanted]
     sql = f"SELECT {_LIST} FROM effects WHERE {where} ORDER BY effect_key LIMIT ?"
-    return [Effect(*row) for row in tx.query(sql, (*params, limit))]
+    return _accounts(tx, [Effect(*row) for row in tx.query(sql, (*params, limit))])
+
+
+def account(tx: Tx, key: str) -> Account | None:
+    """The effect with this key."""
+    found = effects.get(tx, key)
+    return _accounts(tx, [found])[0] if found else None
+
+
+def _accounts(tx: Tx, found: Sequence[Effect]) -> list[Account]:
+    said = archive.last_words(tx, [effect.key for effect in found])
+    return [
+        Account(effect, word if word is not None and word.at_ms >= effect.at_ms else None)
+        for effect in found
+        for word in (said.get(effect.key),)
+    ]
 
 
 def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_ms: int) -> Effect:
@@ -47,6 +77,6 @@ def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_m
         " WHERE effect_key = ?",
         (ending, "" if ending == "done" else f"resolved: {note}"[:500], now_ms, key),
     )
-    done = Intervention(now_ms, operator, "resolve", "effects", key, old.state, ending, note)
+    done = Intervention(now_ms, operator, "resolve", archive.EFFECTS, key, old.state, ending, note)
     archive.note(tx, [done])
     return effects.find(tx, [key])[key]

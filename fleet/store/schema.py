@@ -93,7 +93,9 @@ _CONTROL: Final = (
         told BIGINT NOT NULL, PRIMARY KEY (service, handler))""",
 )
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL)
+_FIRST_TIMES: Final = ("ALTER TABLE effects ADD COLUMN first_ms BIGINT NOT NULL DEFAULT 0",)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -144,7 +144,6 @@ class Fleet:
             "SERVICE": self.service,
             "WORLD": str(self.world),
             "DIE": str(die),
-            "PYTHONPATH": str(self.folder),
         }
 
 

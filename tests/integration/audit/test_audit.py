@@ -13,6 +13,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from msgspec import structs
 
 from fleet.amqp.connection import Link
 from fleet.amqp.looks import open_looks
@@ -23,7 +24,8 @@ from fleet.core.envelope import event_headers
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.demo.place import lay_out
-from fleet.store import Settled, Store, open_store
+from fleet.store import Candidate, Claim, EffectResult, Settled, Store, archive, open_store
+from fleet.store.archive import Archived
 from topology import names
 from topology.model import Lanes, ServiceLayout
 from topology.plan import plan
@@ -162,11 +164,10 @@ async def test_the_log_is_read_to_its_end(
 
 def fleet(amqp_url: str, store_url: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user does."""
-    folder = Path(__file__).parent
-    env = {**os.environ, "AMQP_URL": amqp_url, "STORE_URL": store_url}
     return subprocess.run(
         [sys.executable, "-m", "fleet", *words],
-        env={**env, "PYTHONPATH": str(folder)},
+        cwd=Path(__file__).parent,
+        env={**os.environ, "AMQP_URL": amqp_url, "STORE_URL": store_url},
         check=False,
         capture_output=True,
         text=True,
@@ -191,6 +192,35 @@ async def test_the_command_names_what_is_lost_and_says_so_by_its_exit_code(
     assert f"unaccounted: {ulid(1)}" in text.stdout
     last = text.stdout.splitlines()[-1]
     assert last == "1 event is unaccounted for; nothing was done twice."
+
+
+async def test_effects_and_the_archive_are_counted(
+    amqp_url: str, store: Store, store_url: str, publisher: ConfirmedPublisher
+):
+    """Effects by kind and state, and what operators resolved by queue: for people and as JSON."""
+    await publish(publisher, 1, "wallet.low_balance")
+    for number, (kind, state) in enumerate(
+        [("order.requested", "done"), ("order.requested", "unknown"), ("payment.due", "done")]
+    ):
+        claim = Claim(f"k{number}", kind, "w", NOW)
+        await store.admit([Candidate("audited", f"e{number}", 0, claim)], NOW)
+        effect = EffectResult(f"k{number}", state)  # type: ignore[arg-type]  # of the list above
+        await store.commit([Settled("audited", f"e{number}", "", 1, "w", NOW, effect=effect)])
+    kept = Archived("resolved", "pf.audited.failed", "m", "d", 0, "t", {}, b"", "known", "ada", NOW)
+    gone = structs.replace(kept, message_id="n", restored_ms=NOW)
+    edited = structs.replace(kept, kind="edited")
+    await store.run(lambda tx: archive.add(tx, [kept, edited, gone]))
+    words = ("audit", "--handlers", "audited_service:service")
+    found = json.loads(fleet(amqp_url, store_url, *words, "--json").stdout)
+    assert found["effects"] == {"done": 2, "unknown": 1}
+    assert found["effects_by_kind"] == {
+        "order.requested": {"done": 1, "unknown": 1},
+        "payment.due": {"done": 1},
+    }
+    assert found["archived"] == {"pf.audited.failed": 1}
+    text = fleet(amqp_url, store_url, *words).stdout
+    assert "effects of order.requested: 1 done, 1 unknown" in text
+    assert "archived: 1 out of pf.audited.failed" in text
 
 
 async def test_what_nobody_can_read_is_told_and_is_no_loss(

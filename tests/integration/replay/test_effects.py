@@ -36,11 +36,15 @@ async def test_an_effect_is_resolved_and_then_retried(shop: Any, wait: Any):
     await unknown(shop, order.event_id)
     (listed,) = await shop.cli("list", "--state", "unknown", "--json", module=EFFECTS)
     assert (listed["key"], listed["error"], listed["attempts"]) == ("k1", "no answer", 1)
+    assert (listed["first_ms"], listed["at_ms"]) == (1, 1)
+    assert (listed["pending"], listed["resolved"]) == (True, None)
     assert await shop.cli("list", "--state", "done", "--json", module=EFFECTS) == []
     how = ("k1", "--as", "failed", "--note", "asked support", "--by", "ada", "--json")
     assert (await shop.cli("resolve", *how, module=EFFECTS))["state"] == "failed"
     assert "already" in await shop.cli("resolve", *how, module=EFFECTS, code=2)
     shown = await shop.cli("show", "k1", "--json", module=EFFECTS)
+    assert shown["effect"]["resolved"]["note"] == "asked support"
+    assert "resolved by ada: asked support" in await shop.cli("list", module=EFFECTS)
     (said,) = shown["done"]
     assert (said["operator"], said["before"], said["after"]) == ("ada", "unknown", "failed")
     async with shop.working():

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet.store import Candidate, Claim, Effect, EffectResult, Settled, Standing, Store, effects
+from fleet.store import (
+    Candidate,
+    Claim,
+    Effect,
+    EffectResult,
+    Settled,
+    Standing,
+    Store,
+    effects,
+    ledger,
+)
 from fleet.store.api import EffectState
 
 Done = Callable[..., Settled]
@@ -56,6 +66,38 @@ async def test_two_deliveries_of_a_batch_do_not_share_an_effect(store: Store) ->
     wishes = [Candidate("svc", f"E{n}", 0, Claim("key", "trade", f"h{n}", 9)) for n in (1, 2)]
     first, second = await store.admit(wishes, 0)
     assert (first.fresh, second.fresh, second.held) == (True, False, True)
+
+
+async def test_the_first_claim_s_time_is_kept(store: Store, done: Done) -> None:
+    """However often it is claimed and settled, when it was first and last touched is known."""
+    await claim(store, "a")
+    unknown = EffectResult("key", "unknown")
+    await store.commit([done("E1", outcome="", at_ms=NOW + 1, effect=unknown)])
+    await claim(store, "b", now=NOW + 2)
+    await store.commit([done("E1", at_ms=NOW + 3, effect=EffectResult("key", "done"))])
+    row = await effect(store)
+    assert (row.first_ms, row.at_ms, row.attempts) == (NOW, NOW + 3, 2)
+
+
+async def test_an_operator_s_word_holds_until_a_worker_s(store: Store, done: Done) -> None:
+    """Pending until somebody says what became of it; claimed again, it is pending again."""
+
+    async def account() -> ledger.Account:
+        (found,) = await store.read(ledger.page)
+        return found
+
+    await claim(store, "a")
+    await store.commit([done("E1", outcome="failed", effect=EffectResult("key", "unknown"))])
+    assert ((await account()).resolved, (await account()).is_pending) == (None, True)
+    said = {"note": "not listed", "operator": "ada", "now_ms": NOW + 10}
+    await store.run(lambda tx: ledger.resolve(tx, "key", "failed", **said))  # type: ignore[arg-type]
+    word = (await account()).resolved
+    assert word is not None
+    assert (word.note, word.operator, (await account()).is_pending) == ("not listed", "ada", False)
+    assert (await claim(store, "b", now=NOW + 20, replay_count=1)).fresh
+    assert ((await account()).resolved, (await account()).is_pending) == (None, True)
+    await store.commit([done("E2", at_ms=NOW + 30, effect=EffectResult("key", "done"))])
+    assert (await account()).is_pending is False
 
 
 async def test_unknown_is_told_to_the_next_holder(store: Store, done: Done) -> None:
