@@ -99,6 +99,11 @@ class Context:
         self._state = state
         self._state_type = state_type
 
+    def log_words(self) -> dict[str, Any]:
+        """What a log line says of the event while it is in hand."""
+        event = self.event
+        return {"event_id": event.event_id, "type": event.type, "attempt": self.attempt}
+
     @property
     def state(self) -> Any:
         """What was last kept for this event's key; None at first."""

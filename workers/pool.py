@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import Any, cast
 
 from fleet.core.decision import Ack, Fail
 from fleet.core.events import Event
 from fleet.core.failure import failure
+from fleet.telemetry.histogram import Buckets
+from fleet.telemetry.log import about
 from workers import clock
 from workers.context import Context
 from workers.gate import Gate
@@ -47,6 +50,7 @@ class Pool:
         finished: Callable[[Job], None],
         started: Started,
         renew: Renew,
+        took: Mapping[str, Buckets],
     ) -> None:
         self._call = call
         self._worker = worker
@@ -54,6 +58,7 @@ class Pool:
         self._finished = finished
         self._started = started
         self._renew = renew
+        self._took = took
         self._gate = Gate()
         self._work: asyncio.Queue[Job] = asyncio.Queue()
         self._suspects: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
@@ -164,7 +169,10 @@ class Pool:
         is_certain = context.effect is None or context.effect.before is None
         job.decision = expiry(job, now_ms) if is_certain else None
         if job.decision is None:
+            about.set(context)
+            began = perf_counter()
             job.decision = await process(job, context, self._call)
+            self._took[handler.name].add(perf_counter() - began)
         if context.kept is not None and isinstance(job.decision, Ack):
             self._lanes.keep(job)
 

@@ -19,6 +19,7 @@ from fleet.core.errors import PublishError, PublishNacked
 from fleet.core.events import Event
 from fleet.core.failure import describe
 from fleet.store.api import Settled, Store, Verdict
+from fleet.telemetry.log import about
 from workers import clock
 from workers.job import Job
 from workers.loops import Loops
@@ -27,6 +28,7 @@ from workers.process import in_lane
 from workers.registry import Handler
 from workers.roads import Roads
 from workers.rows import Rows, is_journaled, is_sent
+from workers.tally import Tally
 
 log = structlog.get_logger("fleet.workers")
 
@@ -56,6 +58,7 @@ class Settler:
         roads: Roads,
         settled: Callable[[Job], None],
         fenced: Callable[[str], None],
+        tally: Tally,
     ) -> None:
         self._loops = loops
         self._rows_of = Rows(service, worker)
@@ -64,6 +67,7 @@ class Settler:
         self._roads = roads
         self._settled = settled
         self._fenced = fenced
+        self._tally = tally
         self._ready: list[Job] = []
         self._behind: dict[str, deque[Job]] = {}
         self._open = 0
@@ -92,7 +96,7 @@ class Settler:
 
     def _start(self, job: Job) -> None:
         if not _is_kept(job):
-            self._end(job)
+            self._drop(job)
         elif self._roads.needed(job) and is_sent(job):
             self._hold_lane(job)
             self._loops.start(self._send(job))
@@ -104,6 +108,10 @@ class Settler:
         if not self._open:
             self._idle.set()
         self._settled(job)
+
+    def _drop(self, job: Job) -> None:
+        self._tally.returned(job)
+        self._end(job)
 
     def _hold_lane(self, job: Job) -> None:
         """Let what follows in the lane wait: its state holds what this job has not settled yet."""
@@ -128,6 +136,7 @@ class Settler:
 
     async def _send(self, job: Job) -> None:
         """Publish what the decision asks for; until that is confirmed the delivery stays ours."""
+        about.set(job.context)
         began = time.monotonic()
         for delay in backoff(random.uniform, first=0.2, cap=10.0):
             try:
@@ -147,7 +156,7 @@ class Settler:
         if _is_kept(job):
             self._queue(job)
         else:
-            self._end(job)
+            self._drop(job)
         self._release_lane(job)
 
     async def _publish(self, job: Job) -> None:
@@ -189,7 +198,7 @@ class Settler:
             self._rolled_back(job, verdict)
         elif verdict == "fenced":
             self._fenced(job.delivery.origin.queue)
-            self._end(job)
+            self._drop(job)
         else:
             acked.append(job)
 
@@ -202,6 +211,7 @@ class Settler:
                 job.delivery.ack()
         for line in {job.delivery.line for job in jobs}:
             await line.flush()
+        self._tally.settled(jobs)
         for job in jobs:
             self._end(job)
 

@@ -16,6 +16,8 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
 from fleet.store import bindings
 from fleet.store.api import Store
+from fleet.store.watched import Watched
+from fleet.telemetry.health import Health
 from topology import names
 from workers.context import Startup
 from workers.intake import Intake
@@ -29,6 +31,8 @@ from workers.registry import Service
 from workers.roads import Roads
 from workers.settings import WorkerSettings
 from workers.settle import Settler
+from workers.tally import Tally
+from workers.vitals import Vitals
 
 _LANE_PATIENCE = 4
 """A lane moves to another worker when its consumer starts anew; an idle one should not often."""
@@ -53,7 +57,7 @@ class Worker:
         self.handled = 0
         self._service = service
         self._settings = settings
-        self._store = store
+        self._store = store = Watched(store)
         self._layout = layout = service.layout()
         self._consuming = Link(settings.amqp_url, f"{self.name} consumes")
         self._publishing = Link(settings.amqp_url, f"{self.name} publishes")
@@ -61,6 +65,7 @@ class Worker:
         lane = service.find(layout.lanes.type) if layout.lanes else None
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
         self._loops = Loops()
+        self._tally = Tally(service)
         self._settler = Settler(
             loops=self._loops,
             service=service.name,
@@ -70,6 +75,7 @@ class Worker:
             roads=Roads(layout, self.name),
             settled=self._on_settled,
             fenced=self._on_fenced,
+            tally=self._tally,
         )
         self._pool = Pool(
             loops=self._loops,
@@ -80,6 +86,7 @@ class Worker:
             finished=self._settler.add,
             started=self._on_suspect,
             renew=self._on_renew,
+            took=self._tally.took,
         )
         self._intake = Intake(
             loops=self._loops,
@@ -91,6 +98,17 @@ class Worker:
             finished=self._settler.add,
         )
         self._subscriptions: dict[str, Subscription] = {}
+        self.health = Health(self.name)
+        self._vitals = Vitals(
+            self.health,
+            service,
+            work_queue=names.work_queue(layout.name),
+            subscriptions=self._subscriptions,
+            consuming=self._consuming,
+            publisher=self._publisher,
+            store=store,
+            tally=self._tally,
+        )
 
     @property
     def consuming(self) -> list[str]:
@@ -103,6 +121,7 @@ class Worker:
         Raises BrokerError where the broker is not to be had at the start, TopologyError where a
         handler is fed by no binding.
         """
+        structlog.contextvars.bind_contextvars(worker=self.name, service=self._service.name)
         async with AsyncExitStack() as stack:
             await check_fed(self._service, self._store)
             await stack.enter_async_context(self._publishing)
@@ -113,8 +132,9 @@ class Worker:
             self._pool.start()
             self._intake.start()
             starting = self._loops.start(self._subscribe(await self._version()))
+            self._loops.start(self._vitals.watch())
             try:
-                log.info("worker ready", worker=self.name, service=self._service.name)
+                log.info("worker ready")
                 await self._until(stop)
             finally:
                 starting.cancel()
@@ -149,6 +169,7 @@ class Worker:
             queue = names.work_queue(layout.name)
             self._add(queue, prefetch=settings.prefetch, is_lane=False, priority=None)
         if layout.lanes is None:
+            self._vitals.subscribed = True
             return
         kind, count = layout.lanes.type, layout.lanes.partitions
         lanes = [names.lane(layout.name, kind, number) for number in range(count)]
@@ -158,6 +179,7 @@ class Worker:
             if priority is None:
                 await asyncio.sleep(began + delay_s(self.name, lane) - time.monotonic())
             self._add(lane, prefetch=settings.lane_prefetch, is_lane=True, priority=priority)
+        self._vitals.subscribed = True
 
     def _add(self, queue: str, *, prefetch: int, is_lane: bool, priority: int | None) -> None:
         self._subscriptions[queue] = subscription = Subscription(
@@ -192,6 +214,7 @@ class Worker:
 
     async def _drain(self) -> None:
         """Finish what runs, hand back what was only prefetched, close the channels."""
+        self.health.draining = True
         subscriptions = list(self._subscriptions.values())
         await asyncio.gather(*(one.cancel() for one in subscriptions))
         handed_back = 0
@@ -206,7 +229,7 @@ class Worker:
             handed_back += await self._hand_back()
         await self._loops.stop()
         await asyncio.gather(*(one.stop() for one in subscriptions))
-        log.info("worker drained", worker=self.name, handed_back=handed_back)
+        log.info("worker drained", handed_back=handed_back)
 
     async def _hand_back(self) -> int:
         waiting = [*self._intake.waiting(), *(job.delivery for job in self._pool.waiting())]

@@ -49,6 +49,11 @@ class AckLine:
         """Note that `tag` goes back to the queue, or to its dead-letter exchange."""
         self._returned.append((tag, requeue))
 
+    @property
+    def settled(self) -> int:
+        """How many deliveries were settled."""
+        return self._end + len(self._beyond)
+
     def holds(self, count: int) -> bool:
         """Whether any of the first `count` deliveries is still unsettled."""
         return self._end < count

@@ -85,6 +85,11 @@ class Link:
         await self.stop()
 
     @property
+    def at(self) -> str:
+        """The address that was tried last."""
+        return self._ring.at
+
+    @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._current is not None

@@ -63,6 +63,17 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self._intake: _Intake | None = None
         self._draining = False
+        self._delivered = 0
+
+    @property
+    def delivered(self) -> int:
+        """How many deliveries came, over all its consumers."""
+        return self._delivered + (self._intake.count if self._intake else 0)
+
+    @property
+    def in_hand(self) -> int:
+        """How many of the present consumer's deliveries are not settled."""
+        return self._intake.count - self._intake.line.settled if self._intake else 0
 
     @property
     def is_consuming(self) -> bool:
@@ -126,6 +137,7 @@ class Subscription:
             await self._watch(connection, intake)
         finally:
             intake.line.close()
+            self._delivered += intake.count
             self._intake = None
             await _close(channel)
             diverter.restore(channel.number, intake.take)

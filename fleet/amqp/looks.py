@@ -13,8 +13,9 @@ import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from fleet.amqp.connection import LOSSES, Ring, reraise_own_cancellation
+from fleet.amqp.connection import LOSSES, Link, Ring, reraise_own_cancellation
 from fleet.amqp.reasons import explain
+from fleet.core.errors import BrokerError
 
 # What it would write to stderr, the error says in one sentence.
 logging.getLogger("aiormq").addHandler(logging.NullHandler())
@@ -140,3 +141,23 @@ async def open_looks(url: str) -> AsyncIterator[Looks]:
     """Something to look at queues with. Raises BrokerError."""
     async with connected(url) as connection:
         yield Looks(url, connection)
+
+
+class LinkLooks:
+    """Looks over the present connection of `link`, for as long as it is wanted."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._looks: tuple[AbstractConnection, Looks] | None = None
+
+    async def depth(self, queue: str) -> Depth | None:
+        """What is in a queue; None where there is none, or nobody to ask now."""
+        if not self._link.connected:
+            return None
+        try:
+            connection = await self._link.connection()
+            if self._looks is None or self._looks[0] is not connection:
+                self._looks = connection, Looks(self._link.at, connection)
+            return (await self._looks[1].depths([queue])).get(queue)
+        except BrokerError:
+            return None

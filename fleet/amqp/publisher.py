@@ -21,6 +21,8 @@ from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishUnknown
 
 PROVED_S: Final = 10.0
+STALLED_S: Final = 5.0
+"""A broker that answers nothing for so long does not take what is published."""
 _NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 log = structlog.get_logger("fleet.amqp")
@@ -54,6 +56,7 @@ class ConfirmedPublisher:
         self._in_flight = 0
         self._bytes = 0
         self._turn = 0
+        self._answered_at = time.monotonic()
         self._session: Session | None = None
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -88,6 +91,16 @@ class ConfirmedPublisher:
     def in_flight(self) -> int:
         """How many messages wait for the broker's answer."""
         return self._in_flight
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is published now; "" where it is, or would be."""
+        if self._session is None:
+            return "no connection to the broker"
+        if self._link.blocked:
+            return "the broker has an alarm, memory or disk, and takes nothing"
+        stalled = time.monotonic() - self._answered_at if self._in_flight else 0.0
+        return f"{self._in_flight} unanswered for {stalled:.0f} s" if stalled > STALLED_S else ""
 
     @property
     def free(self) -> bool:
@@ -183,12 +196,15 @@ class ConfirmedPublisher:
             settled=settled,
             deadline=time.monotonic() + timeout_s,
         )
+        if not self._in_flight:
+            self._answered_at = time.monotonic()
         self._in_flight += 1
         self._idle.clear()
         self._bytes += len(octets)
         session.write(octets)
 
     def _release(self, count: int, size: int) -> None:
+        self._answered_at = time.monotonic()
         self._in_flight -= count
         self._bytes -= size
         # Not at each confirm: a waiter that is woken for many at once fills a whole write.

@@ -22,6 +22,7 @@ from fleet.settings import load
 from fleet.store.factory import open_store
 from fleet.store.settings import StoreSettings
 from fleet.telemetry import log as logs
+from fleet.telemetry.settings import LogSettings
 from publisher.bridge import Bridge
 from publisher.lease import Leadership
 from publisher.settings import BridgeSettings, load_settings
@@ -39,7 +40,7 @@ def command(*, log_json: bool) -> None:
     One bridge per agent leads; others stand by and take over. Set PF_AGENT_ID and PF_AGENT_KEY
     (or PF_AGENT_KEY_FILE); PF_STREAM_URL, AMQP_URL and STORE_URL have defaults.
     """
-    logs.configure(json=log_json)
+    logs.configure_from(load(LogSettings), json=log_json)
     settings = load_settings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings, settings.agent(), settings.key()))

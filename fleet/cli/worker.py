@@ -13,6 +13,8 @@ from fleet.core.errors import SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
 from fleet.telemetry import log as logs
+from fleet.telemetry.health import served
+from fleet.telemetry.settings import HealthSettings, LogSettings
 from workers.registry import Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
@@ -33,7 +35,7 @@ def command(handlers: str, name: str | None, *, log_json: bool) -> None:
 
     AMQP_URL, STORE_URL, PREFETCH, LANE_PREFETCH, CONCURRENCY and GRACE_S have defaults.
     """
-    logs.configure(json=log_json)
+    logs.configure_from(load(LogSettings), json=log_json)
     settings = load(WorkerSettings)
     if name:
         settings = settings.model_copy(update={"worker_name": name})
@@ -41,16 +43,18 @@ def command(handlers: str, name: str | None, *, log_json: bool) -> None:
     if not isinstance(service, Service):
         raise SettingsError(f"{handlers} has a layout but no handlers; it cannot be worked for.")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(service, settings))
+        runner.run(_run(service, settings, load(HealthSettings)))
 
 
-async def _run(service: Service, settings: WorkerSettings) -> None:
+async def _run(service: Service, settings: WorkerSettings, health: HealthSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = open_store(load(StoreSettings).url)
     await store.open()
     try:
-        await Worker(service, settings, store).run(stop)
+        worker = Worker(service, settings, store)
+        async with served(health, worker.health):
+            await worker.run(stop)
     finally:
         await store.close()

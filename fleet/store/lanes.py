@@ -13,6 +13,12 @@ def owners(tx: Tx, service: str, lanes: Iterable[str]) -> dict[str, tuple[str, i
     return {lane: owner for (_, lane), owner in found.items()}
 
 
+def owned(tx: Tx, service: str, owner: str) -> int:
+    """How many lanes `owner` was the last to take."""
+    question = "SELECT COUNT(*) FROM lanes WHERE service = ? AND owner = ?"
+    return int(tx.query(question, (service, owner))[0][0])
+
+
 def take(tx: Tx, service: str, lane: str, owner: str) -> tuple[int, list[KeyState]]:
     """Make `owner` the lane's owner: the new epoch, and the states its predecessors left.
 

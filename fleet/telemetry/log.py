@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
 
 import structlog
 
 from fleet.core.redact import redact
+from fleet.telemetry.settings import LogSettings
 
 
-def configure(*, json: bool = False, level: str = "info") -> None:
-    """Write log lines from `level` up to stderr; as JSON objects where `json` is set."""
+class Bound(Protocol):
+    """What log lines are about."""
+
+    def log_words(self) -> Mapping[str, Any]:
+        """What a line says of it."""
+        ...
+
+
+about: Final[ContextVar[Bound | None]] = ContextVar("about", default=None)
+"""What is in hand. Its words are asked for when a line is written: to set it costs next to nothing,
+to bind them for each event would cost more than the event."""
+
+
+def configure(*, json: bool | None = None, level: str = "info") -> None:
+    """Write log lines from `level` up to stderr, as JSON objects where `json` is set.
+
+    None: JSON where stderr is no terminal.
+    """
+    if json is None:
+        json = not sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
@@ -21,6 +41,7 @@ def configure(*, json: bool = False, level: str = "info") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            say_about,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -31,6 +52,23 @@ def configure(*, json: bool = False, level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def configure_from(settings: LogSettings, *, json: bool = False) -> None:
+    """The same as the environment says; `json` is an option that goes before it."""
+    by_format = {"auto": None, "console": False, "json": True}[settings.log_format]
+    configure(json=json or by_format, level=settings.log_level)
+
+
+def say_about(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Add what the line is about, where the line does not say so itself."""
+    bound = about.get()
+    if bound is not None:
+        for name, value in bound.log_words().items():
+            event.setdefault(name, value)
+    return event
 
 
 def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,0 +1,101 @@
+"""Counts what becomes of deliveries, a group at a time: one at a time would be felt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from prometheus_client import Counter as Increasing
+
+from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone
+from fleet.telemetry import metrics
+from workers import clock
+from workers.effects import outcome_of
+from workers.job import Job
+from workers.process import DONE
+from workers.registry import Service
+
+RETURNED: Final = "returned"
+
+
+class Tally:
+    """The metrics of one service's worker, and when it last settled anything."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service.name
+        self._types = metrics.bounded(service.handlers)
+        self._ages = metrics.EVENT_AGE_SECONDS.labels(service.name)
+        handlers = service.handlers.values()
+        self.took = {
+            each.name: metrics.HANDLER_SECONDS.labels(service.name, each.name) for each in handlers
+        }
+        """How long each handler took, by its name."""
+        self._has_effects = any(each.effect == "once" for each in handlers)
+        self.settled_at = monotonic()
+
+    def settled(self, jobs: Sequence[Job]) -> None:
+        """Count a group that was acked."""
+        now_ms = clock.now_ms()
+        done: list[str] = []
+        ages: list[float] = []
+        for job in jobs:
+            event = job.event
+            if job.decision is DONE and event is not None:
+                done.append(event.type)
+                ages.append((now_ms - event.ts) / 1000)
+            else:
+                self._count(job, _outcome(job.decision))
+        for kind, count in Counter(done).items():
+            self._events(kind, "done").inc(count)
+        self._ages.add_all(ages)
+        if self._has_effects:
+            self._effects(jobs)
+        self.settled_at = monotonic()
+
+    def returned(self, job: Job) -> None:
+        """Count a delivery that was not settled: it comes again."""
+        self._count(job, RETURNED)
+
+    def _count(self, job: Job, outcome: str) -> None:
+        self._events(job.event.type if job.event else "", outcome).inc()
+        if outcome in ("retried", "failed"):
+            counter = metrics.RETRIES if outcome == "retried" else metrics.FAILURES
+            counter.labels(self._service, _class(job.decision)).inc()
+        if outcome == "done" and job.event is not None:
+            self._ages.add((clock.now_ms() - job.event.ts) / 1000)
+
+    def _events(self, kind: str, outcome: str) -> Increasing:
+        known = kind if kind in self._types else metrics.OTHER
+        return metrics.EVENTS.labels(known, self._service, outcome)
+
+    def _effects(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.context is None or job.context.effect is None or job.event is None:
+                continue
+            if job.decision is not None:
+                state = outcome_of(job.context.effect, job.decision).state
+                kind = job.event.type if job.event.type in self._types else metrics.OTHER
+                metrics.EFFECTS.labels(kind, state).inc()
+
+
+def _outcome(decision: Decision | None) -> str:
+    match decision:
+        case None:
+            return RETURNED
+        case Ack(skipped=reason):
+            return "skipped" if reason else "done"
+        case Expire():
+            return "expired"
+        case Fail():
+            return "failed"
+        case Postpone():
+            return "postponed"
+        case _:
+            return "retried"
+
+
+def _class(decision: Decision | None) -> str:
+    failure = getattr(decision, "failure", None)
+    return failure.error_class if failure is not None else "logic"
