@@ -58,8 +58,9 @@ class Bridge:
     async def run(self) -> None:
         """Work until stopped.
 
-        Raises SettingsError where the source refuses our credentials, TopologyError where a
-        service has another number of lanes than we spread ticks over.
+        Raises SettingsError where the source refuses our credentials, BrokerError where the broker
+        lets us not publish, TopologyError where a service has another number of lanes than we
+        spread ticks over.
         """
         await check_lanes(self._store, self._limits.partitions)
         stopping = asyncio.create_task(self._stopping.wait())
@@ -99,6 +100,7 @@ class Bridge:
             _task(outbox.resend()),
             _task(self._save_regularly(outbox, book)),
             _task(self._leadership.keep()),
+            _task(self._publisher.refused()),
         ]
         ends = [reading, stopping, *others]
         try:

@@ -281,6 +281,8 @@ async def open_publisher(url: str) -> AsyncIterator[ConfirmedPublisher]:
     ):
         await _ready(publisher)
         yield publisher
+        if publisher.refusal is not None:
+            raise publisher.refusal
 
 
 async def _ready(publisher: ConfirmedPublisher) -> None:

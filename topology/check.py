@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from fleet.amqp.admin import Admin, Inequivalent, Refused
-from topology.management import Broker, Found
+from topology.management import Access, Broker, Found
 from topology.model import Binding, Exchange, Plan, Queue
+from topology.users import User
 
 Way: TypeAlias = tuple[str, str, str, str, str]
 
@@ -21,7 +22,7 @@ class Difference:
 
     kind: Literal["missing", "different", "superfluous", "not verified"]
     """What is wrong with it."""
-    what: Literal["exchange", "queue", "binding"]
+    what: Literal["exchange", "queue", "binding", "user"]
     """What it is."""
     name: str
     """Its name; a binding's way."""
@@ -48,6 +49,24 @@ async def probe(plan: Plan, admin: Admin) -> list[Difference]:
     """
     objects: tuple[Exchange | Queue, ...] = (*plan.exchanges, *plan.queues)
     return [found for each in objects if (found := await _probe(each, admin))]
+
+
+def compare_users(users: Iterable[User], access: Access) -> Iterator[Difference]:
+    """Each user that is missing, or that may do more or less than planned."""
+    for user in users:
+        found, granted = access.tags.get(user.name), access.permissions.get(user.name)
+        if found is None:
+            yield Difference("missing", "user", user.name, user.note)
+            continue
+        planned = {"configure": user.configure, "write": user.write, "read": user.read}
+        actual = {key: (granted or {}).get(key, "") for key in planned}
+        for key, has, wants in (
+            ("tags", found, user.tag),
+            *((key, actual[key], wants) for key, wants in planned.items()),
+        ):
+            if has != wants:
+                detail = f"{key} is {_shown(has)}, planned {_shown(wants)}"
+                yield Difference("different", "user", user.name, detail)
 
 
 def unseen_bindings(why: str) -> Difference:

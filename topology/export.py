@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from topology.model import Plan
+from topology.users import User
+
+_EVERYTHING: Final = ".*"
 
 
 def definitions(plan: Plan, vhost: str = "/") -> dict[str, Any]:
@@ -46,21 +51,54 @@ def definitions(plan: Plan, vhost: str = "/") -> dict[str, Any]:
     }
 
 
-def with_user(definitions: dict[str, Any], name: str, password: str, salt: bytes) -> dict[str, Any]:
-    """The definitions with a user who may do everything in their virtual host.
+def with_user(definitions: dict[str, Any], name: str, password: str) -> dict[str, Any]:
+    """The definitions with an administrator who may do everything in their virtual host.
 
     A broker whose first boot loads definitions makes no guest of its own, whatever is in them, so
-    without a user nobody could come in. The password is a hash under 4 bytes of `salt`.
+    without a user nobody could come in.
     """
+    everything = (_EVERYTHING, _EVERYTHING, _EVERYTHING)
+    return _with(definitions, _user(name, password, "administrator"), everything)
+
+
+def with_users(
+    definitions: dict[str, Any], users: Iterable[User], passwords: Mapping[str, str]
+) -> dict[str, Any]:
+    """The definitions with these users, each with its permissions in their virtual host."""
+    for user in users:
+        granted = (user.configure, user.write, user.read)
+        definitions = _with(definitions, _user(user.name, passwords[user.name], user.tag), granted)
+    return definitions
+
+
+def _with(
+    definitions: dict[str, Any], user: dict[str, str], granted: tuple[str, str, str]
+) -> dict[str, Any]:
+    configure, write, read = granted
+    permissions = [
+        {
+            "user": user["name"],
+            "vhost": vhost["name"],
+            "configure": configure,
+            "write": write,
+            "read": read,
+        }
+        for vhost in definitions["vhosts"]
+    ]
+    return {
+        **definitions,
+        "users": [*definitions.get("users", ()), user],
+        "permissions": [*definitions.get("permissions", ()), *permissions],
+    }
+
+
+def _user(name: str, password: str, tags: str) -> dict[str, str]:
+    """A user as RabbitMQ stores it: 4 random bytes, and SHA-256 of them and the password."""
+    salt = os.urandom(4)
     digest = hashlib.sha256(salt + password.encode()).digest()
-    user = {
+    return {
         "name": name,
         "password_hash": base64.b64encode(salt + digest).decode(),
         "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": "administrator",
+        "tags": tags,
     }
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    permissions = [
-        {"user": name, "vhost": vhost["name"], **everything} for vhost in definitions["vhosts"]
-    ]
-    return {"users": [user], "permissions": permissions, **definitions}

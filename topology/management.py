@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from fleet.amqp.reasons import parse
 from fleet.core.errors import BrokerError
 
 _USUAL: Final = {"amqp": (5672, "http", 15672), "amqps": (5671, "https", 15671)}
+_FINE: Final = frozenset({200, 201, 204})
 _ANSWERS: Final = {
     401: "refuses the user",
     403: "refuses the user",
@@ -31,6 +33,16 @@ class Broker:
     exchanges: tuple[Found, ...]
     queues: tuple[Found, ...]
     bindings: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may do what in a virtual host."""
+
+    tags: Mapping[str, str]
+    """The tags of each user of the broker, with commas between."""
+    permissions: Mapping[str, Found]
+    """The patterns granted to each user in this virtual host."""
 
 
 def management_url(amqp_url: str, given: str | None) -> str | None:
@@ -57,33 +69,79 @@ async def look(url: str, vhost: str, *, timeout_s: float = 10.0) -> Broker:
 
     Raises BrokerError where it cannot be read.
     """
+    async with _session(url, timeout_s) as (session, base):
+        exchanges = await _get(session, base, f"exchanges/{_quoted(vhost)}")
+        # Without statistics the answer is read afresh, not from a cache some seconds old.
+        queues = await _get(session, base, f"queues/{_quoted(vhost)}", disable_stats="true")
+        bindings = await _get(session, base, f"bindings/{_quoted(vhost)}")
+        return Broker(exchanges, queues, bindings)
+
+
+async def look_at_users(url: str, vhost: str, *, timeout_s: float = 10.0) -> Access:
+    """Read who may do what in a virtual host, as the administrator in `url`.
+
+    Raises BrokerError where it cannot be read.
+    """
+    async with _session(url, timeout_s) as (session, base):
+        found = await _get(session, base, "users")
+        granted = await _get(session, base, f"vhosts/{_quoted(vhost)}/permissions")
+    return Access(
+        tags={user["name"]: _tags(user["tags"]) for user in found},
+        permissions={each["user"]: each for each in granted},
+    )
+
+
+async def load(url: str, definitions: Found, *, timeout_s: float = 30.0) -> None:
+    """Have the broker take over these definitions, as the administrator in `url`.
+
+    What they do not name stays as it is. Raises BrokerError where they are not taken.
+    """
+    async with _session(url, timeout_s) as (session, base):
+        await _call(session, "POST", _at(base, "definitions"), body=dict(definitions))
+
+
+@asynccontextmanager
+async def _session(url: str, timeout_s: float) -> AsyncIterator[tuple[aiohttp.ClientSession, URL]]:
     address = _parse(url)
     secret = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
     headers = {"Authorization": f"Basic {secret}"}
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        base = address.with_user(None)
-        exchanges = await _get(session, base, "exchanges", vhost)
-        # Without statistics the answer is read afresh, not from a cache some seconds old.
-        queues = await _get(session, base, "queues", vhost, disable_stats="true")
-        return Broker(exchanges, queues, await _get(session, base, "bindings", vhost))
+        yield session, address.with_user(None)
 
 
 async def _get(
-    session: aiohttp.ClientSession, base: URL, what: str, vhost: str, **query: str
+    session: aiohttp.ClientSession, base: URL, what: str, **query: str
 ) -> tuple[Found, ...]:
-    where = f"The management API at {base.host}:{base.port}"
-    path = f"{base.raw_path.rstrip('/')}/api/{what}/{quote(vhost, safe='')}"
-    address = base.with_path(path, encoded=True).with_query(query)
+    return await _call(session, "GET", _at(base, what).with_query(query))
+
+
+def _at(base: URL, what: str) -> URL:
+    return base.with_path(f"{base.raw_path.rstrip('/')}/api/{what}", encoded=True)
+
+
+async def _call(
+    session: aiohttp.ClientSession, method: str, address: URL, body: object = None
+) -> tuple[Found, ...]:
+    where = f"The management API at {address.host}:{address.port}"
     try:
-        async with session.get(address, allow_redirects=False) as answer:
-            if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
+        async with session.request(method, address, json=body, allow_redirects=False) as answer:
+            if answer.status not in _FINE:
                 trouble = _ANSWERS.get(answer.status, f"answers {answer.status}")
                 raise BrokerError(f"{where} {trouble}; correct MANAGEMENT_URL or AMQP_URL.")
-            return _objects(await answer.json())
+            return _objects(await answer.json()) if method == "GET" else ()
     except (aiohttp.ClientError, OSError, ValueError) as error:
         trouble = "does not answer in time" if isinstance(error, TimeoutError) else "is not there"
         raise BrokerError(f"{where} {trouble}; enable it or correct MANAGEMENT_URL.") from None
+
+
+def _tags(found: object) -> str:
+    """Since 3.9 a list, before that a text with commas."""
+    return ",".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
 
 
 def _objects(answer: Any) -> tuple[Found, ...]:

@@ -22,6 +22,10 @@ class Loops:
         task.add_done_callback(self._ended)
         return task
 
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Let the error of a task that somebody else ends be one of ours."""
+        task.add_done_callback(self._ended)
+
     async def broken(self) -> None:
         """Wait until one of them ends by an error; raises that."""
         await self._broken.wait()

@@ -131,6 +131,7 @@ class Worker:
             self._settler.start()
             self._pool.start()
             self._intake.start()
+            self._loops.start(self._publisher.refused())
             starting = self._loops.start(self._subscribe(await self._version()))
             self._loops.start(self._vitals.watch())
             try:
@@ -192,7 +193,7 @@ class Worker:
             silence_s=self._settings.silence_s * (_LANE_PATIENCE if is_lane else 1),
             on_start=self._lanes.forget if is_lane else None,
         )
-        subscription.start()
+        self._loops.watch(subscription.start())
 
     def _on_settled(self, job: Job) -> None:
         self.handled += 1

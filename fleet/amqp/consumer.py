@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
+from fleet.amqp.access import refusal
 from fleet.amqp.acks import AckLine
 from fleet.amqp.connection import LOSSES, Link, cancelled, reraise_own_cancellation
 from fleet.amqp.delivery import Delivery, Origin
@@ -80,9 +81,13 @@ class Subscription:
         """Whether the broker has confirmed the present consumer."""
         return self._intake is not None and not self._intake.ended.is_set()
 
-    def start(self) -> None:
-        """Begin to consume, as soon as the link is up, and for as long as `stop` is not called."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to consume, as soon as the link is up, and for as long as `stop` is not called.
+
+        The task ends by a BrokerError where our user may not read the queue.
+        """
         self._task = asyncio.create_task(self._run(), name=f"consume {self.queue}")
+        return self._task
 
     def restart(self) -> None:
         """Give up the present channel: what is unsettled goes back and comes again, in order."""
@@ -114,6 +119,8 @@ class Subscription:
                 await self._consume(connection)
             except (*LOSSES, Exception) as error:  # noqa: BLE001 - whatever it is, it starts anew
                 reraise_own_cancellation(error)
+                if refused := refusal(error):
+                    raise refused from None
                 log.warning("consumer lost", queue=self.queue, reason=str(error)[:200])
             if time.monotonic() - began > PROVED_S:
                 delays = backoff(random.uniform, first=0.2, cap=15.0)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from fleet.amqp.acks import AckLine
 from fleet.amqp.connection import LOSSES, reraise_own_cancellation
@@ -164,10 +164,6 @@ class Harvest:
                 pass
             await channel.basic_cancel(answer.consumer_tag or "")
             await asyncio.sleep(0)  # what came before the answer is in tasks that begin now
-        except ChannelAccessRefused:
-            raise BrokerError(
-                f"The broker's user may not read {self.queue}; give it the permission."
-            ) from None
         except LOSSES as error:
             raise self._lost(error) from None
         if self._trouble is not None:

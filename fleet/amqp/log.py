@@ -118,4 +118,7 @@ async def open_log(url: str, queue: str) -> AsyncIterator[LogReader]:
             raise TopologyError(
                 f"The log {queue} is not there; run `fleet topology apply` first."
             ) from None
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            raise explain(url, error) from None
         yield reader

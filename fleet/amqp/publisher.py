@@ -14,6 +14,7 @@ import structlog
 from aiormq.abc import AbstractConnection
 
 from fleet.amqp import frames
+from fleet.amqp.access import refusal
 from fleet.amqp.confirms import ConfirmChannel, Settled, open_channel
 from fleet.amqp.connection import Link, cancelled, reraise_own_cancellation
 from fleet.amqp.session import Session
@@ -62,6 +63,8 @@ class ConfirmedPublisher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopped = False
+        self._refused = asyncio.Event()
+        self.refusal: BrokerError | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -119,6 +122,15 @@ class ConfirmedPublisher:
                 raise PublishUnknown("The publisher was stopped; nothing was sent.")
             self._room.clear()
             await self._room.wait()
+
+    async def refused(self) -> None:
+        """Wait until the broker says that our user may not publish; raises that BrokerError.
+
+        Until somebody ends it, the publisher tries on: a permission can be given meanwhile.
+        """
+        await self._refused.wait()
+        if self.refusal is not None:
+            raise self.refusal
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; False where that takes longer than `timeout_s`."""
@@ -231,7 +243,7 @@ class ConfirmedPublisher:
                 reason = "the connection was lost"
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - begin anew
                 reraise_own_cancellation(error)
-                reason = " ".join(str(part) for part in error.args)
+                reason = self._reason(error)
             if time.monotonic() - since > PROVED_S:
                 delays = backoff(random.uniform, first=0.5, cap=15.0)
             if connection.is_opened:
@@ -239,6 +251,14 @@ class ConfirmedPublisher:
                 await asyncio.sleep(next(delays))
             else:
                 await self._link.lost(connection)
+
+    def _reason(self, error: BaseException) -> str:
+        refused = refusal(error)
+        if refused is None:
+            return " ".join(str(part) for part in error.args)
+        self.refusal = refused
+        self._refused.set()
+        return str(refused)
 
     async def _next_connection(self) -> AbstractConnection | None:
         try:

@@ -16,6 +16,7 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
+from fleet.amqp.access import refusal
 from fleet.core.errors import BrokerError, OperatorError
 from fleet.settings import addresses
 
@@ -42,6 +43,8 @@ def explain(url: str, error: BaseException) -> OperatorError:
     """One sentence on why the broker at `url` is not to be had; never with a password."""
     if isinstance(error, OperatorError):
         return error
+    if refused := refusal(error):
+        return refused
     address = parse(url)
     where = f"{address.host}:{address.port or _PORTS[address.scheme]}"
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):

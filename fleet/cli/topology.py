@@ -4,53 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
 
 import click
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.reasons import parse
 from fleet.cli.layout import show_plan
-from fleet.cli.load import TOLD_HANDLERS, load_services, told_handlers
+from fleet.cli.planned import (
+    as_json,
+    management_of,
+    planned,
+    planned_for,
+    prefixed,
+    vhost_of,
+    with_passwords,
+)
+from fleet.cli.topology_users import users as users_command
 from fleet.core.errors import BrokerError, SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
+from topology import passwords
 from topology.apply import Applied, apply
-from topology.check import Difference, compare, probe, unseen_bindings
-from topology.export import definitions, with_user
-from topology.management import look, management_url
+from topology.check import Difference, compare, compare_users, probe, unseen_bindings
+from topology.export import definitions, with_user, with_users
+from topology.management import look, look_at_users, management_url
 from topology.model import Plan, QueueType, ServiceLayout
-from topology.plan import plan
 from topology.settings import TopologySettings
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-
-
-def planned(function: F) -> F:
-    """Give a command the options that make a plan."""
-    handlers = click.option(
-        "--handlers",
-        default=told_handlers,
-        show_default=TOLD_HANDLERS,
-        metavar="MODULE:NAME[,…]",
-        help="The services to lay out.",
-    )
-    queue_type = click.option(
-        "--queue-type",
-        type=click.Choice(get_args(QueueType)),
-        default="quorum",
-        show_default=True,
-        help="Classic queues are for benchmarks: they lose what a quorum queue keeps.",
-    )
-    return handlers(queue_type(function))
+from topology.users import User, users
 
 
 def _named(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -67,12 +52,15 @@ def command() -> None:
     """
 
 
+command.add_command(users_command)
+
+
 @command.command()
 @planned
 @as_json
 def show(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
     """Show the plan; needs no broker."""
-    layout = _plan(handlers, queue_type)
+    layout = planned_for(handlers, queue_type)
     if as_json:
         click.echo(json.dumps(definitions(layout), indent=2))
     else:
@@ -87,7 +75,7 @@ def apply_(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
 
     Exit code 2 where something is there with another value: no queue is changed behind your back.
     """
-    applied = asyncio.run(_apply(_plan(handlers, queue_type), load(TopologySettings)))
+    applied = asyncio.run(_apply(planned_for(handlers, queue_type), load(TopologySettings)))
     if as_json:
         click.echo(json.dumps(asdict(applied)))
         return
@@ -100,17 +88,33 @@ def apply_(handlers: str, queue_type: QueueType, *, as_json: bool) -> None:
 @planned
 @as_json
 @click.option("--amqp-only", is_flag=True, help="Leave out what only the management API can show.")
+@click.option(
+    "--users",
+    "with_users",
+    is_flag=True,
+    help="Compare users too; only an administrator sees them.",
+)
+@prefixed
 @click.pass_context
 def check(
-    ctx: click.Context, handlers: str, queue_type: QueueType, *, as_json: bool, amqp_only: bool
+    ctx: click.Context,
+    handlers: str,
+    queue_type: QueueType,
+    prefix: str,
+    *,
+    as_json: bool,
+    amqp_only: bool,
+    with_users: bool,
 ) -> None:
     """Print each difference between plan and broker; exit code 1 where there is one.
 
     Bindings, and objects that are too many, are seen only through the management API: at
     MANAGEMENT_URL, else on the AMQP host's port 15672.
     """
-    layout = _plan(handlers, queue_type)
-    found = asyncio.run(_check(layout, load(TopologySettings), amqp_only=amqp_only))
+    layout = planned_for(handlers, queue_type)
+    settings = load(TopologySettings)
+    everybody = users(layout, prefix) if with_users else ()
+    found = asyncio.run(_check(layout, settings, everybody, amqp_only=amqp_only))
     if as_json:
         click.echo(json.dumps({"differences": [asdict(difference) for difference in found]}))
     else:
@@ -134,20 +138,35 @@ def check(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write instead of stdout.",
 )
-@click.option("--user", is_flag=True, help="Add the user of AMQP_URL, the password as a hash.")
+@click.option("--user", is_flag=True, help="Add the user of AMQP_URL as an administrator.")
+@with_passwords("--users", "Add the fleet's users, with the passwords in FOLDER.")
+@prefixed
 def export(
-    handlers: str, queue_type: QueueType, vhost: str, output: Path | None, *, user: bool
+    *,
+    handlers: str,
+    queue_type: QueueType,
+    vhost: str,
+    output: Path | None,
+    folder: Path | None,
+    prefix: str,
+    user: bool,
+    generate: bool,
 ) -> None:
     """Write the definitions.json that a broker loads at boot.
 
-    A broker that loads it at its very first boot makes no guest user, so it needs --user; keep
-    that file like a password. Loaded later, it leaves the users there alone.
+    A broker that loads it at its very first boot makes no guest user, so it needs --user or
+    --users. Passwords are in it as salted hashes; keep the file like a password all the same.
+    Loaded later, it leaves alone what it does not name.
     """
-    content = definitions(_plan(handlers, queue_type), vhost)
+    layout = planned_for(handlers, queue_type)
+    content = definitions(layout, vhost)
     if user:
         amqp = parse(load(TopologySettings).amqp_url)
-        name, password = amqp.user or "guest", amqp.password or "guest"
-        content = with_user(content, name, password, os.urandom(4))
+        content = with_user(content, amqp.user or "guest", amqp.password or "guest")
+    if folder is not None:
+        everybody = users(layout, prefix)
+        known = passwords.read(folder, (each.name for each in everybody), generate=generate)
+        content = with_users(content, everybody, known)
     text = json.dumps(content, indent=2)
     if output is None:
         click.echo(text)
@@ -156,11 +175,6 @@ def export(
         output.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"Cannot write {output}: {error.strerror}.") from None
-
-
-def _plan(handlers: str, queue_type: QueueType) -> Plan:
-    services = load_services(handlers)
-    return plan([service.layout() for service in services], queue_type=queue_type)
 
 
 async def _apply(layout: Plan, settings: TopologySettings) -> Applied:
@@ -188,22 +202,30 @@ async def _record(services: Sequence[ServiceLayout]) -> None:
         await store.close()
 
 
-async def _check(layout: Plan, settings: TopologySettings, *, amqp_only: bool) -> list[Difference]:
-    url = management_url(settings.amqp_url, settings.management_url)
+async def _check(
+    layout: Plan, settings: TopologySettings, everybody: Sequence[User], *, amqp_only: bool
+) -> list[Difference]:
     # AMQP first, in any case: its user is the management API's too where that has none of its own.
     async with await Admin.open(settings.amqp_url) as admin:
-        if amqp_only:
-            return await probe(layout, admin)
-        if url is None:
-            why = "set MANAGEMENT_URL, for the AMQP port is not the usual one"
-            return [*await probe(layout, admin), unseen_bindings(why)]
-        try:
-            return compare(layout, await look(url, _vhost(settings.amqp_url)))
-        except BrokerError as error:
-            if settings.management_url:
-                raise
-            return [*await probe(layout, admin), unseen_bindings(str(error))]
+        found = await _found(layout, settings, admin, amqp_only=amqp_only)
+    if everybody:
+        access = await look_at_users(management_of(settings), vhost_of(settings))
+        found += compare_users(everybody, access)
+    return found
 
 
-def _vhost(amqp_url: str) -> str:
-    return parse(amqp_url).path[1:] or "/"
+async def _found(
+    layout: Plan, settings: TopologySettings, admin: Admin, *, amqp_only: bool
+) -> list[Difference]:
+    if amqp_only:
+        return await probe(layout, admin)
+    url = management_url(settings.amqp_url, settings.management_url)
+    if url is None:
+        why = "set MANAGEMENT_URL, for the AMQP port is not the usual one"
+        return [*await probe(layout, admin), unseen_bindings(why)]
+    try:
+        return compare(layout, await look(url, vhost_of(settings)))
+    except BrokerError as error:
+        if settings.management_url:
+            raise
+        return [*await probe(layout, admin), unseen_bindings(str(error))]

@@ -160,7 +160,7 @@ async def test_an_exported_user_can_come_in(
     layout: Plan, vhost: str, user: str, broker: RunningBroker, management: Management
 ):
     """The hashed password of `export --user` is the one the user knows, with every permission."""
-    exported = with_user(definitions(layout, vhost), user, "s@crt", b"salt")
+    exported = with_user(definitions(layout, vhost), user, "s@crt")
     management.call("POST", "definitions", exported)
     async with await Admin.open(_as(broker, user, vhost)) as own:
         await apply(layout, own)
@@ -170,7 +170,7 @@ async def test_without_permission_to_declare_a_probe_says_what_it_saw(
     layout: Plan, vhost: str, user: str, broker: RunningBroker, management: Management
 ):
     """A worker's user sees what is missing; what it may not compare is `not verified`."""
-    exported = with_user(definitions(layout, vhost), user, "s@crt", b"salt")
+    exported = with_user(definitions(layout, vhost), user, "s@crt")
     exported["permissions"][0]["configure"] = "^$"
     exported["queues"] = [each for each in exported["queues"] if each["name"] != "pf.risk"]
     exported["bindings"] = []
