@@ -6,12 +6,15 @@ from functools import partial
 from typing import Final
 
 from agent import records
+from agent.alerting import handlers as alert_handlers
 from agent.desk import Desk, open_desk
 from agent.executor import on_order, on_unknown
 from agent.keys import trade_key
 from agent.momentum import Signal, Window
 from agent.risk import LONGEST_PAIR
 from agent.settings import AgentSettings, load_settings
+from agent.world import register as world_handlers
+from agent.world.settings import WorldSettings, load_world
 from fleet.core.decision import Ack, Decision
 from fleet.core.errors import DataError
 from fleet.core.payloads import MarketTick, OrderRequested
@@ -25,25 +28,20 @@ ORDER_DEADLINE_CALLS: Final = 4
 """The most calls of the venue in one attempt: positions, close, positions, open."""
 
 _USELESS: Final = Ack(skipped="no price, or older than one before")
-_RECORDED: Final[tuple[tuple[str, Function], ...]] = (
-    ("wallet.balance_changed", records.on_balance),
-    ("wallet.low_balance", records.on_low_balance),
-    ("escrow.released", records.on_released),
-    ("escrow.disputed", records.on_disputed),
-    ("job.completed", records.on_completed),
-    ("job.failed", records.on_failed),
-    ("market.candle", records.on_candle),
-)
+_RECORDED: Final[tuple[tuple[str, Function], ...]] = (("market.candle", records.on_candle),)
 
 
-def service(settings: AgentSettings | None = None) -> Service:
-    """The trading agent as a service; without `settings`, those of the environment.
+def service(settings: AgentSettings | None = None, world: WorldSettings | None = None) -> Service:
+    """The trading agent as a service; without settings, those of the environment.
 
     Raises SettingsError where one is wrong. Agent and key are asked for when a worker starts.
     """
     settings = settings or load_settings()
+    world = world or load_world()
     made = Service(
-        NAME, lanes=Lanes(partitions=settings.partitions), lifespan=partial(open_desk, settings)
+        NAME,
+        lanes=Lanes(partitions=settings.partitions),
+        lifespan=partial(open_desk, settings, world=world),
     )
     made.handler("market.tick", state=Window, max_age=settings.tick_max_age_s)(on_tick)
     # No max_age: what became of an order that was sent is found out however old it is. Whether one
@@ -59,6 +57,8 @@ def service(settings: AgentSettings | None = None) -> Service:
     )(on_order)
     for pattern, function in _RECORDED:
         made.handler(pattern)(function)
+    world_handlers.register(made, settings.api_timeout_s)
+    alert_handlers.register(made)
     return made
 
 

@@ -22,6 +22,21 @@ def close_key(position_id: str) -> str:
     return _digest(f"close:{position_id}")
 
 
+def faucet_key(agent: str, ts_ms: int, every_ms: int) -> str:
+    """The key of claiming the faucet: one for each agent and period of `ts_ms`; 32 hex digits."""
+    return _digest(f"faucet:{agent}:{ts_ms // every_ms}")
+
+
+def hire_key(agent: str, hired: str, cause: str) -> str:
+    """The key of hiring for one cause, a job that failed or an escrow's income; 32 hex digits."""
+    return _digest(f"hire:{agent}:{hired}:{cause}")
+
+
+def reinvest_key(agent: str, escrow: str) -> str:
+    """The key of reinvesting the income of an escrow; 32 hex digits."""
+    return _digest(f"reinvest:{agent}:{escrow}")
+
+
 def escrow_key(sender: str, recipient: str, amount: Decimal, job: str) -> str:
     """The key of paying for a job: `escrow:{from}:{to}:{cents}:{job}`.
 

@@ -9,15 +9,7 @@ import msgspec
 
 from fleet.core.errors import DataError
 from fleet.core.events import MAX_AHEAD_MS
-from fleet.core.payloads import (
-    BalanceChanged,
-    EscrowDisputed,
-    EscrowReleased,
-    JobCompleted,
-    JobFailed,
-    LowBalance,
-    MarketCandle,
-)
+from fleet.core.payloads import MarketCandle
 from fleet.core.ulid import ulid_ms
 from fleet.store import facts
 from fleet.store.api import Tx
@@ -34,54 +26,31 @@ class Escrow(msgspec.Struct, frozen=True):
     amount_usdc: Decimal
 
 
-def on_balance(ctx: Context, payload: BalanceChanged) -> None:
-    """Keep the balance; above the threshold, trading goes on."""
-    _keep(ctx, f"balance/{ctx.app.agent}", payload.new_balance_usdc)
+class Terms(msgspec.Struct, frozen=True):
+    """What an agent was hired for: whom to pay how much; `replaces` is the job that failed."""
 
-
-def on_low_balance(ctx: Context, payload: LowBalance) -> None:
-    """Keep balance and threshold: nothing is opened until the balance is above it."""
-    _keep(ctx, f"balance/{ctx.app.agent}", payload.balance_usdc)
-    _keep(ctx, f"threshold/{ctx.app.agent}", payload.threshold_usdc)
-
-
-def on_released(ctx: Context, payload: EscrowReleased) -> None:
-    """Book the income of an escrow, once."""
-    _keep(
-        ctx,
-        f"escrow/{ctx.app.agent}/{payload.escrow_id}",
-        Escrow("released", payload.amount_usdc),
-    )
-
-
-def on_disputed(ctx: Context, payload: EscrowDisputed) -> None:
-    """Keep that the money of an escrow is in dispute."""
-    _keep(
-        ctx,
-        f"escrow/{ctx.app.agent}/{payload.escrow_id}",
-        Escrow("disputed", payload.amount_usdc),
-    )
-
-
-def on_completed(ctx: Context, payload: JobCompleted) -> None:
-    """Keep what a hired agent delivered."""
-    _keep(ctx, f"job/{ctx.app.agent}/{payload.job_id}", {"state": "completed", "said": payload})
-
-
-def on_failed(ctx: Context, payload: JobFailed) -> None:
-    """Keep why a hired agent gave up."""
-    _keep(ctx, f"job/{ctx.app.agent}/{payload.job_id}", {"state": "failed", "said": payload})
+    recipient: str
+    amount_usdc: Decimal
+    replaces: str = ""
+    escrow_id: str = ""
 
 
 def on_candle(ctx: Context, payload: MarketCandle) -> None:
     """Keep the last candle of a pair."""
-    _keep(ctx, f"candle/{payload.pair}", payload)
+    keep(ctx, f"candle/{payload.pair}", payload)
 
 
 def is_paused(tx: Tx, agent: str) -> bool:
-    """Whether the balance of `agent`, as far as it is known, is not above its threshold."""
+    """Whether the balance of `agent`, as far as it is known, is not above its threshold.
+
+    An escrow that was released after the last word about the balance ends the pause: how much
+    there is now, the next word will tell.
+    """
     balance, threshold = facts.get(tx, f"balance/{agent}"), facts.get(tx, f"threshold/{agent}")
-    return balance is not None and threshold is not None and _money(balance) <= _money(threshold)
+    if balance is None or threshold is None or _money(balance) > _money(threshold):
+        return False
+    released = facts.get(tx, f"resumed/{agent}")
+    return released is None or released.event_id < balance.event_id
 
 
 def income(tx: Tx, agent: str) -> Decimal:
@@ -91,7 +60,32 @@ def income(tx: Tx, agent: str) -> Decimal:
     return sum((one.amount_usdc for one in escrows if one.state == "released"), Decimal(0))
 
 
-def _keep(ctx: Context, name: str, value: Any) -> None:
+def terms(tx: Tx, agent: str, job: str) -> Terms | None:
+    """What was agreed when `agent` hired for this job."""
+    fact = facts.get(tx, f"hired/{agent}/{job}")
+    return msgspec.json.decode(fact.value, type=Terms) if fact else None
+
+
+def is_disputed(tx: Tx, agent: str, job: str, escrow: str) -> bool:
+    """Whether money of this job or this escrow is in dispute, as far as is known."""
+    halt = facts.get(tx, f"halt/{agent}/{job}") if job else None
+    if halt is not None and halt.value == "true":
+        return True
+    known = facts.get(tx, f"escrow/{agent}/{escrow}") if escrow else None
+    return known is not None and msgspec.json.decode(known.value, type=Escrow).state == "disputed"
+
+
+async def is_late(ctx: Context, name: str) -> bool:
+    """Whether a newer event than this has told of `name`."""
+    known = await ctx.app.store.read(lambda tx: facts.get(tx, name))
+    return known is not None and known.event_id > ctx.event.event_id
+
+
+def keep(ctx: Context, name: str, value: Any) -> None:
+    """Keep what this event tells under `name`, unless a newer one has told.
+
+    Raises DataError where the name is too long, or the event's id is dated after the event.
+    """
     if len(name) > LONGEST_NAME:
         raise DataError(f"{ctx.event.type}: a name of {len(name)} characters is no name")
     if ulid_ms(ctx.event.event_id) > ctx.event.ts + MAX_AHEAD_MS:

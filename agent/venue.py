@@ -119,11 +119,18 @@ class Venue:
             raise NetworkError(f"the answer to {CLOSE} is about another position")
         return closed
 
+    async def act(self, path: str, body: Mapping[str, Any], key: str) -> bytes:
+        """The answer to a POST under an Idempotency-Key: of now, or of the first time (409)."""
+        reply = await self._call("POST", path, body, {"Idempotency-Key": key})
+        if reply.status == HTTPStatus.CONFLICT:
+            return wire.original(reply.body, path)
+        return reply.body
+
     async def _call(
         self,
         method: str,
         path: str,
-        body: Mapping[str, str | Decimal] | None = None,
+        body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         answers: frozenset[int] = frozenset({HTTPStatus.CONFLICT}),

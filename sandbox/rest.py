@@ -24,6 +24,7 @@ KEYED: Final = (
     ("/api/faucet/claim", "claim", "claim_id"),
     ("/api/escrow/release", "release", "release_id"),
     ("/api/jobs", "job", "job_id"),
+    ("/api/wallet/deposit", "deposit", "deposit_id"),
 )
 
 Body = TypeVar("Body")

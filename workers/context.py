@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fleet.core.alerts import KINDS, Kind, alert_event
 from fleet.core.errors import LogicError
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import derived_ulid
@@ -147,6 +148,20 @@ class Context:
             ts=self.event.ts,
         )
         write_event(event)
+        self.emitted.append(event)
+        return event
+
+    def alert(
+        self, name: str, *, key: str = "", detail: str = "", kind: Kind | None = None
+    ) -> Event:
+        """Emit `alert.raised`; those of one name and key within an hour are one event.
+
+        Raises LogicError where the name is not known and no `kind` (severity, title) is given.
+        """
+        if kind is None and name not in KINDS:
+            raise LogicError(f"the alert {name} needs a kind: its severity and title")
+        agent = self.event.agent_id
+        event = alert_event(agent, name, self.now_ms, key=key, detail=detail, kind=kind)
         self.emitted.append(event)
         return event
 

@@ -1,4 +1,4 @@
-"""The payloads of the event types that the platform documents.
+"""The payloads of the event types that the platform documents, and of the fleet's own.
 
 Unknown fields are not an error: they stay in `Event.payload`. Money and prices are Decimal, read
 from the JSON text without a float in between.
@@ -42,6 +42,8 @@ class MarketTick(Payload, frozen=True, gc=False):
     low: Decimal | None = None
     close: Decimal | None = None
     volume: Decimal | None = None
+    synthetic: bool = False
+    """Put in by the bridge where the stream had none."""
 
 
 class MarketCandle(Payload, frozen=True, gc=False):
@@ -70,17 +72,20 @@ class LowBalance(Payload, frozen=True, gc=False):
 
 
 class EscrowReleased(Payload, frozen=True, gc=False):
-    """An escrow was paid out."""
+    """An escrow was paid out; `job_id` is the job it stood for, where that is told."""
 
     escrow_id: str
     amount_usdc: Decimal
+    job_id: str = ""
 
 
 class EscrowDisputed(Payload, frozen=True, gc=False):
-    """An escrow is in dispute."""
+    """An escrow is in dispute; `job_id` is the job it stands for, where that is told."""
 
     escrow_id: str
     amount_usdc: Decimal
+    job_id: str = ""
+    reason: str = ""
 
 
 class JobCompleted(Payload, frozen=True, gc=False):
@@ -114,6 +119,66 @@ class OrderRequested(Payload, frozen=True, gc=False):
     strategy: str = ""
 
 
+class ClaimRequested(Payload, frozen=True, gc=False):
+    """A durable command to claim the faucet, under the effect key `key`."""
+
+    key: str
+
+
+class PaymentRequested(Payload, frozen=True, gc=False):
+    """A durable command to release the payment for a job, under its escrow key."""
+
+    key: str
+    sender: str
+    recipient: str
+    amount_usdc: Decimal
+    job_id: str
+    escrow_id: str = ""
+
+
+class HireRequested(Payload, frozen=True, gc=False):
+    """A durable command to hire an agent; `job_id` is the job that it takes over, if any.
+
+    `escrow_id` is the income that pays for it, if that is why.
+    """
+
+    key: str
+    agent: str
+    budget_usdc: Decimal
+    job_id: str = ""
+    escrow_id: str = ""
+
+
+class ReinvestRequested(Payload, frozen=True, gc=False):
+    """A durable command to put the income of an escrow into the trading account."""
+
+    key: str
+    amount_usdc: Decimal
+    escrow_id: str
+
+
+class EvidenceRequested(Payload, frozen=True, gc=False):
+    """A durable command to gather what is known of a disputed escrow into one file."""
+
+    escrow_id: str
+    job_id: str = ""
+    reason: str = ""
+
+
+class AlertRaised(Payload, frozen=True, gc=False):
+    """Something a person should know; `runbook` is where it is explained.
+
+    `key` tells alerts of one name apart; those alike within a time window are one event.
+    """
+
+    name: str
+    severity: Literal["info", "warning", "critical"]
+    title: str
+    detail: str = ""
+    key: str = ""
+    runbook: str = ""
+
+
 KNOWN: Final[dict[str, type[Payload]]] = {
     "market.tick": MarketTick,
     "market.candle": MarketCandle,
@@ -124,6 +189,12 @@ KNOWN: Final[dict[str, type[Payload]]] = {
     "job.completed": JobCompleted,
     "job.failed": JobFailed,
     "order.requested": OrderRequested,
+    "faucet.claim_requested": ClaimRequested,
+    "payment.release_requested": PaymentRequested,
+    "job.hire_requested": HireRequested,
+    "income.reinvest_requested": ReinvestRequested,
+    "evidence.requested": EvidenceRequested,
+    "alert.raised": AlertRaised,
 }
 
 LIVE_ONLY: Final = frozenset({"market.tick"})

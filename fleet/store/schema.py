@@ -95,7 +95,29 @@ _CONTROL: Final = (
 
 _FIRST_TIMES: Final = ("ALTER TABLE effects ADD COLUMN first_ms BIGINT NOT NULL DEFAULT 0",)
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES)
+_WORLD: Final = (
+    """CREATE TABLE cases (
+        agent TEXT NOT NULL, subject TEXT NOT NULL, event_id TEXT NOT NULL,
+        event_type TEXT NOT NULL, body TEXT NOT NULL, at_ms BIGINT NOT NULL,
+        PRIMARY KEY (agent, subject, event_id)){keyed}""",
+    """CREATE TABLE alerts (
+        event_id TEXT PRIMARY KEY, agent TEXT NOT NULL, name TEXT NOT NULL,
+        alert_key TEXT NOT NULL, severity TEXT NOT NULL, title TEXT NOT NULL,
+        detail TEXT NOT NULL, runbook TEXT NOT NULL, at_ms BIGINT NOT NULL){keyed}""",
+    "CREATE INDEX alerts_newest ON alerts (agent, at_ms)",
+    """CREATE TABLE firings (
+        agent TEXT NOT NULL, name TEXT NOT NULL, fired_ms BIGINT NOT NULL,
+        PRIMARY KEY (agent, name))""",
+    """CREATE TABLE decisions (
+        event_id TEXT PRIMARY KEY, agent TEXT NOT NULL, pair TEXT NOT NULL,
+        direction TEXT NOT NULL, strategy TEXT NOT NULL, trade_key TEXT NOT NULL,
+        mode TEXT NOT NULL, outcome TEXT NOT NULL, inputs TEXT NOT NULL,
+        ts_ms BIGINT NOT NULL, at_ms BIGINT NOT NULL){keyed}""",
+    "CREATE INDEX decisions_of ON decisions (trade_key)",
+    "CREATE INDEX decisions_newest ON decisions (agent, at_ms)",
+)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -133,6 +133,13 @@ BREAKER_STATE: Final = Gauge(
     registry=REGISTRY,
 )
 
+ALERTS: Final = Counter(
+    "fleet_alerts",
+    "Alerts that were raised, each once an hour; `name` is other for those of your own handlers.",
+    ["severity", "name"],
+    registry=REGISTRY,
+)
+
 # --- the bridge ---
 
 BRIDGE_LEADER: Final = Gauge(

@@ -35,7 +35,18 @@ def floor() -> SimpleNamespace:
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
-    names = ("PF_", "SANDBOX_", "MOMENTUM_", "MAX_", "LEVERAGE", "TICK_", "ORDER_")
+    names = (
+        "PF_",
+        "SANDBOX_",
+        "MOMENTUM_",
+        "MAX_",
+        "LEVERAGE",
+        "TICK_",
+        "ORDER_",
+        "FAUCET",
+        "HIRE_",
+        "INCOME_",
+    )
     for name in [name for name in os.environ if name.startswith(names)]:
         monkeypatch.delenv(name)
 
@@ -89,8 +100,10 @@ async def desk(store: Store) -> AsyncIterator[Start]:
                 "agent_key": "pf_live_sandbox",
                 "api_timeout_s": 5,
             }
+            world = given.pop("world", None)
             settings = AgentSettings(api_url=url, **{**plain, **given})
-            return await stack.enter_async_context(open_desk(settings, Startup(store, "worker-1")))
+            opened = open_desk(settings, Startup(store, "worker-1"), world)
+            return await stack.enter_async_context(opened)
 
         yield start
 

@@ -61,13 +61,14 @@ def event_of(payload: msgspec.Struct, kind: str = "order.requested", ts: int = 0
 
 
 class Runner:
-    """One replica: `decisions` are what its deliveries ended with."""
+    """One replica: `decisions` are what its deliveries ended with, `emitted` what they emitted."""
 
     def __init__(self, desk: Desk, name: str = "worker-1") -> None:
         self.desk = desk
         self.name = name
         self.decisions: list[Decision] = []
-        self._service = service(desk.settings)
+        self.emitted: list[Event] = []
+        self._service = service(desk.settings, desk.world.settings)
         self._count = itertools.count()
 
     async def run(
@@ -89,7 +90,19 @@ class Runner:
         if not crash:
             await self._commit(job, at)
         self.decisions.append(job.decision)
+        if job.context is not None and isinstance(job.decision, Ack):
+            self.emitted += job.context.emitted
         return job.decision
+
+    async def chain(self, event: Event) -> list[tuple[str, Decision]]:
+        """Deliver an event and all that comes of it; types and decisions, in order."""
+        told, waiting = [], [event]
+        while waiting:
+            one = waiting.pop(0)
+            before = len(self.emitted)
+            told.append((one.type, await self.until_done(one)))
+            waiting += self.emitted[before:]
+        return told
 
     async def until_done(self, event: Event) -> Decision:
         """Deliver it again and again, as retries and postponements do, without their delays."""

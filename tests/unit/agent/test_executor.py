@@ -117,7 +117,7 @@ async def test_a_low_balance_pauses_and_a_high_one_resumes(office: Any) -> None:
     at = await office()
 
     async def tell(payload: Any, kind: str, later_ms: int) -> None:
-        assert await at.run(at.event(payload, kind, at.now + later_ms)) == Ack()
+        assert isinstance(await at.run(at.event(payload, kind, at.now + later_ms)), Ack)
 
     await tell(LowBalance(Decimal(5), Decimal(10)), "wallet.low_balance", 10)
     assert "balance" in (await at.trade(BTC, "long")).skipped

@@ -72,7 +72,7 @@ class Lane:
 def lane(floor: SimpleNamespace, store: Store) -> Lane:
     """A lane without a venue: a tick handler never asks it."""
     settings = AgentSettings(agent_id=AGENT, max_trade_usdc=Decimal("12.5"), leverage=2)
-    return Lane(floor, Desk(AGENT, store, None, Momentum(), settings))  # type: ignore[arg-type]
+    return Lane(floor, Desk(AGENT, store, None, Momentum(), settings, None, None))  # type: ignore[arg-type]
 
 
 def test_a_move_becomes_an_order(lane: Lane, floor: SimpleNamespace) -> None:

@@ -51,6 +51,18 @@ GOOD: dict[str, dict[str, Any]] = {
         "timestamp_ms": 5,
         "key": "k",
     },
+    "faucet.claim_requested": {"key": "k"},
+    "payment.release_requested": {
+        "key": "k",
+        "sender": "a",
+        "recipient": "b",
+        "amount_usdc": 1,
+        "job_id": "j",
+    },
+    "job.hire_requested": {"key": "k", "agent": "a", "budget_usdc": 1},
+    "income.reinvest_requested": {"key": "k", "amount_usdc": 1, "escrow_id": "e"},
+    "evidence.requested": {"escrow_id": "e"},
+    "alert.raised": {"name": "n", "severity": "info", "title": "t"},
 }
 
 

@@ -1,0 +1,1 @@
+"""Alerts: raised as events, told once, and sent where a person looks."""

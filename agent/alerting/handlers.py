@@ -1,0 +1,82 @@
+"""What becomes of an alert: written down, logged, and one delivery for each sink."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from agent.alerting.settings import AlertSettings
+from agent.alerting.sinks import Sinks
+from fleet.core.alerts import KINDS
+from fleet.core.decision import Ack, Decision
+from fleet.core.payloads import AlertRaised, Payload
+from fleet.core.retry import RetryPolicy
+from fleet.store import alerts
+from fleet.telemetry import metrics
+from workers.context import Context
+from workers.registry import Service
+
+LEVELS: Final = ("info", "warning", "critical")
+PATIENT: Final = RetryPolicy(attempts=8, base=2.0, cap=120.0)
+
+log = structlog.get_logger("fleet.alerts")
+
+
+class Alerting:
+    """The sinks of one worker, and from which severity on they are told."""
+
+    def __init__(self, settings: AlertSettings, sinks: Sinks) -> None:
+        self.sinks = sinks
+        self._least = LEVELS.index(settings.severity)
+
+    def told(self, alert: AlertRaised) -> list[str]:
+        """The names of the sinks that are to be told of `alert`."""
+        return sorted(self.sinks) if LEVELS.index(alert.severity) >= self._least else []
+
+
+class DeliveryRequested(Payload, frozen=True, gc=False):
+    """A durable command to tell one sink of one alert."""
+
+    sink: str
+    alert_id: str
+    alert: AlertRaised
+
+
+def register(service: Service) -> None:
+    """Add the handlers of alerts to a service whose app has `alerting` and `agent`."""
+    service.handler("alert.raised")(on_alert)
+    service.handler("alert.delivery_requested", retry=PATIENT)(on_delivery)
+
+
+def on_alert(ctx: Context, alert: AlertRaised) -> None:
+    """Write it down and log it; each sink gets a delivery of its own, to fail alone."""
+    say = log.info if alert.severity == "info" else log.warning
+    say(alert.title, alert=alert.name, severity=alert.severity, detail=alert.detail)
+    name = alert.name if alert.name in KINDS else metrics.OTHER
+    metrics.ALERTS.labels(alert.severity, name).inc()
+    event = ctx.event
+    row = alerts.Alert(
+        event_id=event.event_id,
+        agent=event.agent_id,
+        name=alert.name,
+        alert_key=alert.key,
+        severity=alert.severity,
+        title=alert.title,
+        detail=alert.detail,
+        runbook=alert.runbook,
+        at_ms=event.ts,
+    )
+    ctx.write(lambda tx: alerts.add(tx, row))
+    for sink in ctx.app.alerting.told(alert):
+        wish = DeliveryRequested(sink, event.event_id, alert)
+        ctx.emit("alert.delivery_requested", wish, key=sink)
+
+
+async def on_delivery(ctx: Context, wish: DeliveryRequested) -> Decision | None:
+    """Tell one sink; a lost answer may tell it twice, with the same id."""
+    sink = ctx.app.alerting.sinks.get(wish.sink)
+    if sink is None:
+        return Ack(skipped=f"there is no sink {wish.sink} any more")
+    await sink.send(wish.alert, wish.alert_id)
+    return None

@@ -1,0 +1,138 @@
+"""Alerts: told once an hour, to each sink by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from agent.alerting.handlers import Alerting
+from agent.alerting.settings import AlertSettings
+from agent.alerting.sinks import open_sinks
+from fleet.core.alerts import KINDS, WINDOW_MS, alert_event
+from fleet.core.decision import Ack, Fail, Retry
+from fleet.core.errors import SettingsError
+from fleet.core.events import read_event, write_event
+from fleet.store import alerts
+
+AGENT = "pf_agent_sandbox"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "alerts.md"
+
+
+class Hook:
+    """A webhook that answers as told and keeps what came."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.url = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Keep what was posted."""
+        self.got.append((dict(request.headers), await request.read()))
+        return web.Response(status=self.status)
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    """A webhook on a free port."""
+    made, app = Hook(), web.Application()
+    app.router.add_post("/hook", made.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield made
+    await runner.cleanup()
+
+
+async def place_with(office: Any, settings: AlertSettings, sinks: Any) -> Any:
+    """An office whose alerts go to these sinks."""
+    place = await office()
+    object.__setattr__(place.desk, "alerting", Alerting(settings, sinks))
+    return place
+
+
+def test_alerts_alike_within_an_hour_are_one_event() -> None:
+    """Same name and key: the same id all hour long, readable as any event; else another."""
+    at = 1_800_000_000_000 // WINDOW_MS * WINDOW_MS
+    first = alert_event(AGENT, "low_balance", at)
+    assert alert_event(AGENT, "low_balance", at + WINDOW_MS - 1).event_id == first.event_id
+    others = [
+        alert_event(AGENT, "low_balance", at + WINDOW_MS),
+        alert_event(AGENT, "low_balance", at, key="x"),
+        alert_event(AGENT, "job_failed", at),
+        alert_event("another", "low_balance", at),
+    ]
+    assert len({first.event_id, *(one.event_id for one in others)}) == 5
+    assert read_event(write_event(first), at) == first
+
+
+def test_every_alert_is_explained() -> None:
+    """The runbook link of each alert has its section."""
+    sections = set(re.findall(r"^## (\S+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
+    assert set(KINDS) <= sections
+
+
+async def test_a_webhook_gets_a_signed_post_and_failures_stay_its_own(
+    office: Any, hook: Hook
+) -> None:
+    """503 is retried, 400 is not; the id is the same each time, the other sink told once."""
+    settings = AlertSettings(webhook_url=hook.url, webhook_secret="s3cret")  # noqa: S106 - a test's
+    told: list[str] = []
+
+    class Other:
+        async def send(self, _alert: Any, alert_id: str) -> None:
+            told.append(alert_id)
+
+    async with open_sinks(settings) as sinks:
+        place = await place_with(office, settings, {**sinks, "other": Other()})
+        event = alert_event(AGENT, "job_failed", place.now, detail="j1")
+        assert await place.run(event) == Ack()
+        other, post = place.runner.emitted
+        assert [other.payload["sink"], post.payload["sink"]] == ["other", "webhook"]
+        assert await place.run(other) == Ack()
+        hook.status = 503
+        assert isinstance(await place.run(post), Retry)
+        hook.status = 400
+        assert isinstance(await place.run(post, attempt=2), Fail)
+        hook.status = 204
+        assert await place.run(post, attempt=2, replay=1) == Ack()
+    assert told == [event.event_id]
+    assert {headers["Idempotency-Key"] for headers, _ in hook.got} == {event.event_id}
+    headers, body = hook.got[-1]
+    digest = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+    assert headers["X-Fleet-Signature"] == f"sha256={digest}"
+    (row,) = await place.desk.store.read(lambda tx: alerts.newest(tx, AGENT))
+    assert (row.name, row.severity, row.detail) == ("job_failed", "warning", "j1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what Apprise itself imports
+async def test_apprise_reaches_what_it_knows(office: Any, hook: Hook) -> None:
+    """An Apprise address is a sink of its own; one that is none is refused at the start."""
+    pytest.importorskip("apprise", reason="the extra 'alerts' is not installed")
+    address = hook.url.replace("http://", "json://")
+    settings = AlertSettings(apprise_urls=address)
+    async with open_sinks(settings) as sinks:
+        place = await place_with(office, settings, sinks)
+        chain = await place.runner.chain(alert_event(AGENT, "job_failed", place.now, detail="j1"))
+    assert [kind for kind, _ in chain] == ["alert.raised", "alert.delivery_requested"]
+    assert b"nobody takes it over" in hook.got[0][1]
+    with pytest.raises(SettingsError, match=r"Address 1 in APPRISE_URLS"):
+        async with open_sinks(AlertSettings(apprise_urls="secret-that-is-no-address")):
+            pass
+
+
+async def test_what_is_below_the_severity_is_only_written_down(office: Any) -> None:
+    """`ALERT_SEVERITY=critical`: a warning reaches no sink, and the log has it."""
+    settings = AlertSettings(severity="critical")
+    place = await place_with(office, settings, {"webhook": None})
+    await place.run(alert_event(AGENT, "job_failed", place.now))
+    assert place.runner.emitted == []
+    assert len(await place.desk.store.read(lambda tx: alerts.newest(tx, AGENT))) == 1
