@@ -13,6 +13,7 @@ import structlog
 from fleet.core.errors import StateError
 from fleet.store import bridge
 from fleet.store.api import Lease, Store, Write
+from fleet.telemetry import metrics
 from publisher.reading import Posting
 
 log = structlog.get_logger("publisher")
@@ -33,6 +34,11 @@ class Book:
         self._passed.extend(passed)
 
     @property
+    def oldest(self) -> Posting | None:
+        """The first posting that is not saved."""
+        return self._passed[0] if self._passed else None
+
+    @property
     def unsaved(self) -> int:
         """How many postings passed since the last save."""
         return len(self._passed)
@@ -48,7 +54,14 @@ class Book:
                 self._passed = passed + self._passed
                 log.warning("cursor not saved", source=self._source, reason=str(error))
                 return False
+            self._tally(passed)
             return True
+
+    def _tally(self, saved: Sequence[Posting]) -> None:
+        counts = _counts(saved)
+        for outcome in ("published", "shed", "quarantined"):
+            metrics.BRIDGE_EVENTS.labels(self._source, outcome).inc(counts[outcome])
+        metrics.BRIDGE_MISSED.labels(self._source).inc(counts["missed"])
 
     def _work(self, passed: Sequence[Posting]) -> Write:
         return partial(

@@ -23,6 +23,7 @@ from publisher.reading import Reader
 from publisher.settings import Limits
 from publisher.sources.api import Gap, Source
 from publisher.telling import Telling
+from publisher.vitals import Vitals
 
 log = structlog.get_logger("publisher")
 
@@ -50,9 +51,12 @@ class Bridge:
         self._limits = limits
         self._stopping = asyncio.Event()
         self._unreadable = Telling("unreadable frames went to quarantine")
+        self._vitals = Vitals(source, publisher)
+        self.health = self._vitals.health
 
     def stop(self) -> None:
         """Read no more; `run` returns once what is in flight is settled, or the grace is over."""
+        self.health.draining = True
         self._stopping.set()
 
     async def run(self) -> None:
@@ -92,9 +96,13 @@ class Bridge:
 
     async def _term(self, lease: Lease, cursor: str, stopping: asyncio.Task[Any]) -> None:
         outbox = Outbox(
-            self._publisher, unsettled=self._limits.unsettled, unsaved=self._limits.unsaved
+            self._publisher,
+            unsettled=self._limits.unsettled,
+            unsaved=self._limits.unsaved,
+            source=self._source.name,
         )
         book = Book(self._store, self._source.name, lease)
+        self._vitals.leads(outbox, book)
         reading = _task(self._read(outbox, cursor))
         others = [
             _task(outbox.resend()),
@@ -111,6 +119,7 @@ class Bridge:
             for each in done:
                 each.result()
         finally:
+            self._vitals.ended()
             self._unreadable.due(now=True)
             outbox.close()
             await _end([reading, *others])

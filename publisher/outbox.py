@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -14,8 +15,11 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.errors import PublishError, PublishNacked, PublishReturned
 from fleet.store.bridge import ShedRow
+from fleet.telemetry import metrics
 from publisher.prefix import Prefix
 from publisher.reading import Posting
+
+_REASONS: Final = {PublishNacked: "nacked", PublishReturned: "returned"}
 
 log = structlog.get_logger("publisher")
 
@@ -36,6 +40,7 @@ class Outbox:
         unsaved: int = 20_000,
         first_delay_s: float = 0.05,
         max_delay_s: float = 2.0,
+        source: str = "",
     ) -> None:
         self._publisher = publisher
         self._max_unsettled = unsettled
@@ -49,6 +54,18 @@ class Outbox:
         self._moved = asyncio.Event()
         self._held_back = False
         self._closed = False
+        self._source = source
+        self._settled_at = time.monotonic()
+
+    @property
+    def oldest(self) -> Posting | None:
+        """The first posting that was not taken."""
+        return self._prefix.first
+
+    @property
+    def stalled_s(self) -> float:
+        """How long none was settled while some wait for it; 0 where none does."""
+        return time.monotonic() - self._settled_at if self._unsettled else 0.0
 
     @property
     def unsettled(self) -> int:
@@ -83,6 +100,8 @@ class Outbox:
     def put(self, posting: Posting) -> None:
         """Post it, and again for as long as it takes."""
         posting.number = self._prefix.arrive(posting)
+        if not self._unsettled:
+            self._settled_at = time.monotonic()
         self._unsettled += 1
         self._post(posting)
 
@@ -135,7 +154,9 @@ class Outbox:
             return
         if error is None:
             self._settle(posting)
-        elif isinstance(error, PublishNacked) and posting.live_only:
+            return
+        metrics.BRIDGE_REFUSED.labels(self._source, _REASONS.get(type(error), "unknown")).inc()
+        if isinstance(error, PublishNacked) and posting.live_only:
             now_ms = time.time_ns() // 1_000_000
             posting.shed = ShedRow(posting.cursor, str(error), now_ms, now_ms - posting.ts)
             self._settle(posting)
@@ -148,6 +169,7 @@ class Outbox:
 
     def _settle(self, posting: Posting) -> None:
         posting.body = b""
+        self._settled_at = time.monotonic()
         self._unsettled -= 1
         self._prefix.settle(posting.number)
         self._moved.set()

@@ -23,6 +23,11 @@ class Prefix(Generic[T]):
         """How many arrivals were not given back yet."""
         return len(self._arrivals)
 
+    @property
+    def first(self) -> T | None:
+        """The oldest arrival that was not given back."""
+        return self._arrivals[0] if self._arrivals else None
+
     def arrive(self, item: T) -> int:
         """Remember `item`; the number under which it is settled."""
         self._arrivals.append(item)

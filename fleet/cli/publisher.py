@@ -21,8 +21,10 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.settings import load
 from fleet.store.factory import open_store
 from fleet.store.settings import StoreSettings
+from fleet.store.watched import Watched
 from fleet.telemetry import log as logs
-from fleet.telemetry.settings import LogSettings
+from fleet.telemetry.health import served
+from fleet.telemetry.settings import HealthSettings, LogSettings
 from publisher.bridge import Bridge
 from publisher.lease import Leadership
 from publisher.settings import BridgeSettings, load_settings
@@ -57,7 +59,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         url = load(StoreSettings).url
-        store = open_store(url)
+        store = Watched(open_store(url))
         await store.open()
         stack.push_async_callback(store.close)
         link = Link(
@@ -71,6 +73,8 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         name = f"bridge:{agent}"
         leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
         bridge = Bridge(source, publisher, store, leadership, settings.limits())
+        bridge.health.check("store", lambda: store.trouble)
+        await stack.enter_async_context(served(load(HealthSettings), bridge.health))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
         # The absolute path: a relative STORE_URL means another store in another folder.

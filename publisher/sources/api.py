@@ -26,6 +26,11 @@ class Source(Protocol):
         """The name under which the source's cursor is kept."""
         ...
 
+    @property
+    def connected(self) -> bool:
+        """Whether a frame could come now."""
+        ...
+
     def frames(self, resume_from: Callable[[], str]) -> AsyncGenerator[Arrival, None]:
         """Raw frames in order of arrival, and the gaps between them.
 

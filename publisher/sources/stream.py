@@ -75,6 +75,7 @@ class StreamSource:
         self._max_delay_s = max_delay_s
         self._max_frame = max_frame
         self._welcome = False  # whether the platform ever let us in
+        self._connected = False
         self._asking = False  # whether somebody waits for a frame now
         self._proved = False  # whether an event has come since the last loss
         self._errors = Telling("the stream tells of an error")
@@ -86,6 +87,11 @@ class StreamSource:
     def name(self) -> str:
         """The name under which the source's cursor is kept."""
         return f"stream:{self._agent_id}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether a frame could come now."""
+        return self._connected
 
     async def frames(self, resume_from: Callable[[], str]) -> AsyncGenerator[Arrival, None]:
         """Raw frames and gaps, as Source promises."""
@@ -146,10 +152,11 @@ class StreamSource:
             await socket.send(_subscription(request).decode())
             log.info("stream connected", resume_from=after)
             keeper = asyncio.create_task(self._keep_alive(socket))
+            self._connected = True
             try:
                 yield socket
             finally:
-                self._asking = False
+                self._connected = self._asking = False
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
 
