@@ -16,16 +16,20 @@ RUN pip wheel -q --no-deps --no-build-isolation --no-index -w /dist . \
 
 FROM python:3.13-slim
 COPY --from=build /opt/fleet /opt/fleet
+COPY deploy/image/healthy /usr/local/bin/
 # A volume that is mounted on one of these takes its owner.
 RUN install -d -o 10001 -g 10001 /var/lib/fleet /definitions
 ENV PATH=/opt/fleet/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HEALTH_HOST=0.0.0.0 \
+    HEALTH_PORT=9464 \
     HOME=/tmp \
     STORE_URL=sqlite:////var/lib/fleet/fleet.sqlite3
 # Handlers of one's own are looked for where a command starts.
 WORKDIR /handlers
 USER 10001:10001
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s CMD ["healthy"]
 ENTRYPOINT ["fleet"]
 CMD ["--help"]

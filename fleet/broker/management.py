@@ -6,7 +6,7 @@ import base64
 import http.client
 import json
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from fleet.broker.handshake import Address
 from fleet.core.errors import BrokerError
@@ -18,14 +18,20 @@ REFUSED = 400
 class Management:
     """Asks the management API at `url` (`http://host:port`) as the user of `amqp_url`.
 
+    Where `url` names a user of its own, as that one.
+
     Raises BrokerError where it cannot be reached or refuses.
     """
 
     def __init__(self, url: str, amqp_url: str, timeout: float = 10.0) -> None:
         self._parts = urlsplit(url)
+        self._at = self._parts.netloc.rpartition("@")[2]
         at = Address.parse(amqp_url)
-        self._user = at.user
-        secret = base64.b64encode(f"{at.user}:{at.password}".encode()).decode()
+        self._user, password = at.user, at.password
+        if self._parts.username:
+            self._user = unquote(self._parts.username)
+            password = unquote(self._parts.password or "")
+        secret = base64.b64encode(f"{self._user}:{password}".encode()).decode()
         self._headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
         self._timeout = timeout
 
@@ -67,15 +73,14 @@ class Management:
     def _exchange(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._parts.netloc, timeout=self._timeout)
+        connection = kind(self._at, timeout=self._timeout)
         base = self._parts.path.rstrip("/")
         try:
             connection.request(method, f"{base}/api/{path}", body, self._headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
-            at = self._parts.netloc.rpartition("@")[2]
-            raise BrokerError(f"The management API at {at} does not answer.") from None
+            raise BrokerError(f"The management API at {self._at} does not answer.") from None
         finally:
             connection.close()
 

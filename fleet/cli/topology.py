@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -138,6 +139,7 @@ def check(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file to write instead of stdout.",
 )
+@click.option("--bare", is_flag=True, help="Leave out exchanges, queues and bindings.")
 @click.option("--user", is_flag=True, help="Add the user of AMQP_URL as an administrator.")
 @with_passwords("--users", "Add the fleet's users, with the passwords in FOLDER.")
 @prefixed
@@ -149,6 +151,7 @@ def export(
     output: Path | None,
     folder: Path | None,
     prefix: str,
+    bare: bool,
     user: bool,
     generate: bool,
 ) -> None:
@@ -156,15 +159,17 @@ def export(
 
     A broker that loads it at its very first boot makes no guest user, so it needs --user or
     --users. Passwords are in it as salted hashes; keep the file like a password all the same.
-    Loaded later, it leaves alone what it does not name.
+    Loaded later, it leaves alone what it does not name. A cluster's nodes load it before they are
+    all there, and a queue that is declared then has one member: give it a --bare one.
     """
-    layout = planned_for(handlers, queue_type)
-    content = definitions(layout, vhost)
+    content: dict[str, Any] = {"vhosts": [{"name": vhost}]}
+    if not bare:
+        content = definitions(planned_for(handlers, queue_type), vhost)
     if user:
         amqp = parse(load(TopologySettings).amqp_url)
         content = with_user(content, amqp.user or "guest", amqp.password or "guest")
     if folder is not None:
-        everybody = users(layout, prefix)
+        everybody = users(planned_for(handlers, queue_type), prefix)
         known = passwords.read(folder, (each.name for each in everybody), generate=generate)
         content = with_users(content, everybody, known)
     text = json.dumps(content, indent=2)

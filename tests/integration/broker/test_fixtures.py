@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import aio_pika
+import pytest
 
 from fleet.broker import Management, RunningBroker
+from fleet.core.errors import BrokerError
 
 
 async def test_vhost_is_usable(amqp_url: str, vhost: str, management: Management):
@@ -22,3 +24,13 @@ def test_fresh_broker_survives_a_kill(fresh_broker: RunningBroker, broker: Runni
     fresh_broker.kill()
     fresh_broker.restart()
     assert fresh_broker.management().get("vhosts/kept")["name"] == "kept"
+
+
+def test_the_management_api_has_users_of_its_own(broker: RunningBroker):
+    """The user in MANAGEMENT_URL counts, not that of AMQP_URL with its long password."""
+    assert broker.management_url
+    guest = broker.management_url.replace("://", "://guest:guest@")
+    nobody = f"amqp://nobody:{'x' * 80}@127.0.0.1/"
+    assert "/" in Management(guest, nobody).vhosts()
+    with pytest.raises(BrokerError, match="refuses GET vhosts with status 401"):
+        Management(broker.management_url, nobody).vhosts()

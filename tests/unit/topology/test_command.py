@@ -164,6 +164,14 @@ def test_export_with_user_hashes_the_password(module: str, monkeypatch: pytest.M
     assert "hunter2" not in result.stdout
 
 
+def test_a_bare_export_has_nobody_s_queues(monkeypatch: pytest.MonkeyPatch):
+    """For a cluster's first boot: the administrator alone, and no service is asked for it."""
+    monkeypatch.setenv("HANDLERS", "nowhere:service")
+    monkeypatch.setenv("AMQP_URL", "amqp://boss:hunter2@h/")
+    result = CliRunner().invoke(command, ["export", "--bare", "--user"])
+    assert json.loads(result.stdout).keys() == {"vhosts", "users", "permissions"}
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(module: str, tmp_path: Path):
     """A wrong --output is the operator's to mend."""
     options = ["--handlers", f"{module}:service", "--output", str(tmp_path / "no" / "file")]
