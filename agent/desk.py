@@ -2,50 +2,134 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 from agent.alerting.handlers import Alerting
 from agent.alerting.settings import load_alerts
 from agent.alerting.sinks import open_sinks
-from agent.momentum import Momentum, Strategy
+from agent.guard import Guard
+from agent.modes import Limits
+from agent.paper import PaperVenue
 from agent.settings import AgentSettings
-from agent.venue import Venue
+from agent.strategy import Strategy, strategy
+from agent.venue import Venue, VenueApi
+from agent.watch import Place, Watch
 from agent.world.ports import World
 from agent.world.settings import WorldSettings, load_world
+from fleet.core.breaker import BreakerPolicy
 from fleet.store.api import Store
+from workers import clock
 from workers.context import Startup
+
+SERVICE: Final = "trading.agent"
+PAPER: Final = "/paper"
+PROBE_CALLS: Final = 3
+"""A probe may take this many calls' time before another is let through."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What handlers find in `Context.app`."""
+    """What handlers find in `Context.app`.
+
+    `agent` is its name at the platform, `book` its name in the book of positions and in the keys
+    of orders: paper trading has one of its own.
+    """
 
     agent: str
+    book: str
     store: Store
-    venue: Venue
+    venue: VenueApi
     strategy: Strategy
+    candles: Strategy | None
     settings: AgentSettings
     world: World
     alerting: Alerting
+    guard: Guard
+    watch: Watch
+
+    @property
+    def mode_text(self) -> str:
+        """The mode as it stands in the rows of effects."""
+        mode = self.watch.standing.mode
+        return f"paper:{mode}" if self.settings.paper else mode
 
 
 @asynccontextmanager
 async def open_desk(
     settings: AgentSettings, startup: Startup, world: WorldSettings | None = None
 ) -> AsyncIterator[Desk]:
-    """A desk with a session at the venue, closed at the end.
+    """A desk with a session at the venue and a watch over the mode, both ended at the end.
 
-    Raises SettingsError where the settings lack the agent or its key.
+    Raises SettingsError where the settings lack the agent or its key, or name no strategy.
     """
-    agent, key = settings.agent(), settings.key()
-    strategy = Momentum(settings.window, settings.threshold)
+    place, store = place_of(settings), startup.store
+    guard = Guard(store, place.book, _policy(settings))
+    watch = Watch(place, store, guard, startup.publish)
+    size, threshold = settings.window, settings.threshold
+    candles = settings.candle_strategy
     async with AsyncExitStack() as stack:
-        venue = await stack.enter_async_context(
-            Venue(settings.api_url, agent, key, timeout_s=settings.api_timeout_s)
-        )
+        platform = await stack.enter_async_context(_platform(settings, place))
         told = load_alerts()
         alerting = Alerting(told, await stack.enter_async_context(open_sinks(told)))
-        beside = World(world or load_world(), venue)
-        yield Desk(agent, startup.store, venue, strategy, settings, beside, alerting)
+        await watch.look(clock.now_ms())
+        watching = asyncio.create_task(watch.run())
+        stack.push_async_callback(_end, watching)
+        yield Desk(
+            agent=place.agent,
+            book=place.book,
+            store=store,
+            venue=PaperVenue(store, place.book, place.service) if settings.paper else platform,
+            strategy=strategy(settings.strategy, size, threshold),
+            candles=strategy(candles, size, threshold) if candles else None,
+            settings=settings,
+            world=World(world or load_world(), platform),
+            alerting=alerting,
+            guard=guard,
+            watch=watch,
+        )
+
+
+def place_of(settings: AgentSettings) -> Place:
+    """Whose state it is. Raises SettingsError where the settings lack the agent."""
+    agent = settings.agent()
+    return Place(
+        agent=agent,
+        book=agent + PAPER if settings.paper else agent,
+        service=SERVICE,
+        capital=settings.capital(),
+        limits=Limits(
+            min_balance=settings.min_balance_usdc,
+            max_drawdown=settings.max_drawdown,
+            max_feed_age_s=settings.max_feed_age_s,
+            steady_s=settings.mode_steady_s,
+        ),
+        is_paper=settings.paper,
+    )
+
+
+def _platform(settings: AgentSettings, place: Place) -> Venue:
+    return Venue(
+        settings.api_url,
+        place.agent,
+        settings.key(),
+        timeout_s=settings.api_timeout_s,
+        endpoint=settings.order_endpoint,
+    )
+
+
+def _policy(settings: AgentSettings) -> BreakerPolicy:
+    return BreakerPolicy(
+        failures=settings.breaker_failures,
+        open_ms=int(settings.breaker_open_s * 1000),
+        probe_ms=int(PROBE_CALLS * settings.api_timeout_s * 1000),
+    )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,141 +1,111 @@
 """Orders, each carried out once, whatever happens on the way.
 
-    a closing that was begun is finished · limits · age · pause
-      └─ the pair's place in the book:  ours ────────────────────────────► ask the venue first
-           free or the other way: close that, then reserve ─► send ─► opened ──► book, done
-           the same way, late, spent, full ─► skip              ├──► spent ───► book, skip
-           someone is at it ────────────────► postpone          ├──► refused ─► give back, fail
-                                                                └──► no answer: the place stays
-                                                                     taken, the outcome is unknown
-
-`on_unknown` is asked before anything else once an earlier attempt may have reached the venue: it
-looks into the book, then at the venue's positions, and only then sends the same key again.
-Nothing is retried here: the attempts of the delivery are the attempts of the order.
+`agent.orders` says what comes next, by what is known; here it is done, and what came of it is
+known then. Nothing is retried here: the attempts of the delivery are the attempts of the order.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import Any
 
+import msgspec
+
+from agent import orders as to
 from agent import records, risk
+from agent.closing import close
 from agent.desk import Desk
+from agent.orders import ATTEMPTS, Known, Sent, next_step
+from agent.venue import listed
 from agent.wire import VenuePosition
-from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone
-from fleet.core.errors import ApiError, DataError, NotNowError, RefusedError
-from fleet.core.failure import failure
+from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone, Retry
+from fleet.core.errors import ApiError, DataError, NetworkError, NotNowError, RefusedError
+from fleet.core.failure import Failure, describe, failure
 from fleet.core.payloads import OrderRequested
 from fleet.store import positions
+from fleet.store.api import Tx
 from fleet.store.positions import Position, Refused
 from workers.context import Context
-
-BUSY_S: Final = 0.5
-RESEND_MS: Final = 23 * 60 * 60 * 1000
-"""The venue knows a key for 24 hours; the clocks need not agree."""
-QUIET_MS: Final = 60_000
-"""So long after an attempt its request may still arrive, although nobody waits for it."""
 
 
 async def on_order(ctx: Context, order: OrderRequested) -> Decision:
     """Open the position that is ordered, once; close the pair's opposite one before."""
-    place = await _place(ctx, order)
-    if place is not None and place.state == "reserved":
-        # A replay begins a failed effect anew; the book says that it may have been sent before.
-        return await _settle(ctx, order, place)
+    ctx.effecting.mode = ctx.app.mode_text
+    known = await _known(ctx, order)
     try:
-        await _finish_closing(ctx, order)
-        refusal = await _forbidden(ctx, order) or await _in_the_way(ctx, order)
-        refusal = refusal or await _reserve(ctx, order)
-    except Exception:
-        ctx.effecting.not_done()
-        raise
-    return refusal or await _send(ctx, order)
+        return await _carry_out(ctx, known)
+    except (ApiError, NetworkError) as error:
+        if ctx.attempt < ATTEMPTS:
+            raise
+        return Fail(describe(error))
 
 
 async def on_unknown(ctx: Context, order: OrderRequested) -> Decision | None:
     """What became of an earlier attempt at `order`; None: it certainly reached nobody."""
-    place = await _place(ctx, order)
+    desk: Desk = ctx.app
+    place = await desk.store.read(lambda tx: positions.get(tx, order.key))
     if place is None or place.state == "released":
         return None
-    return await _settle(ctx, order, place)
+    return await on_order(ctx, order)
 
 
-async def _place(ctx: Context, order: OrderRequested) -> Position | None:
+async def _carry_out(ctx: Context, known: Known) -> Decision:
+    """Step after step, until one is an end."""
+    while True:
+        step = next_step(known)
+        try:
+            match step:
+                case to.Look():
+                    known = _with(known, listed=await listed(ctx.app.venue))
+                case to.Close(position=held):
+                    await close(ctx.app, held, ctx)
+                    known = _with(known, held=None)
+                case to.Reserve():
+                    known = await _reserve(ctx, known)
+                case to.Send():
+                    known = await _send(ctx, known)
+                case _:
+                    return await _end(ctx, known, step)
+        except Exception:
+            if known.place is None:
+                ctx.effecting.not_done()
+            raise
+
+
+async def _known(ctx: Context, order: OrderRequested) -> Known:
+    """What the store and the settings tell of an order."""
     desk: Desk = ctx.app
-    return await desk.store.read(lambda tx: positions.get(tx, order.key))
+    settings, before = desk.settings, ctx.effecting.before
+
+    def look(tx: Tx) -> tuple[Position | None, Position | None, bool]:
+        held = positions.of_pair(tx, desk.book, order.pair)
+        is_paused = not settings.paper and records.is_paused(tx, desk.agent)
+        return positions.get(tx, order.key), held, is_paused
+
+    place, held, is_paused = await desk.store.read(look)
+    age_ms = ctx.now_ms - ctx.event.ts
+    return Known(
+        order=order,
+        now_ms=ctx.now_ms,
+        quiet_ms=int(settings.quiet_s * 1000),
+        standing=desk.watch.standing,
+        write_api=desk.guard.state(ctx.now_ms),
+        attempt=ctx.attempt,
+        is_stale=not ctx.allow_stale and age_ms > settings.order_max_age_s * 1000,
+        is_paused=is_paused,
+        fault=risk.fault(order, settings, ctx.event.ts),
+        place=None if place is None or place.state == "released" else place,
+        held=held,
+        asked_ms=before.at_ms if before else place.opened_ms if place else None,
+    )
 
 
-async def _settle(ctx: Context, order: OrderRequested, place: Position) -> Decision:
-    """Find out about an order that has its place: the book, then the venue, then its key again."""
-    if place.state != "reserved":
-        return _known(ctx, place)
-    made = risk.find(await _listed(ctx.app), order, place.opened_ms)
-    if made is not None:
-        return _opened(ctx, order, made)
-    if ctx.now_ms - place.opened_ms > RESEND_MS:
-        return await _never_known(ctx, order)
-    if not _is_stale(ctx):
-        return await _send(ctx, order, place)
-    if wait := _still_on_its_way(ctx, place):
-        return wait
-    await _give_back(ctx, order)
-    return _expired(ctx)
-
-
-async def _forbidden(ctx: Context, order: OrderRequested) -> Decision | None:
-    """Whether limits, age or balance forbid it; what is over the limits raises DataError."""
-    desk: Desk = ctx.app
-    fault = risk.fault(order, desk.settings, ctx.event.ts)
-    if fault is not None:
-        raise DataError(fault)
-    if _is_stale(ctx):
-        return _expired(ctx)
-    if await desk.store.read(lambda tx: records.is_paused(tx, desk.agent)):
-        return _skip(ctx, "the balance is not above its threshold")
-    return None
-
-
-async def _finish_closing(ctx: Context, order: OrderRequested) -> None:
-    """Close what an order began to close and could not finish, whatever becomes of this one."""
-    desk: Desk = ctx.app
-    held = await desk.store.read(lambda tx: positions.of_pair(tx, desk.agent, order.pair))
-    if held is not None and held.state == "closing":
-        await _close(desk, held, ctx.now_ms)
-
-
-async def _in_the_way(ctx: Context, order: OrderRequested) -> Decision | None:
-    """Make room for it: the pair's position is closed where it goes the other way."""
-    desk: Desk = ctx.app
-    held = await desk.store.read(lambda tx: positions.of_pair(tx, desk.agent, order.pair))
-    if held is None:
-        return None
-    if held.ts_ms > order.timestamp_ms:
-        return _skip(ctx, "late")
-    if held.direction == order.direction and held.state == "open":
-        return _skip(ctx, f"{order.pair} is {order.direction} already")
-    if held.state == "reserved":
-        raise NotNowError(f"{order.pair} is being traded", retry_after=BUSY_S)
-    await _close(desk, held, ctx.now_ms)
-    return None
-
-
-async def _close(desk: Desk, held: Position, now_ms: int) -> None:
-    """Close a position; one that is closing already is closed again, which changes nothing."""
-    await desk.store.run(lambda tx: positions.closing(tx, held.key))
-    closed = await desk.venue.close(held.venue_id)
-    # Where the venue does not know it, its list must agree before the book forgets a position.
-    if closed is None and held.venue_id in {one.position_id for one in await _listed(desk)}:
-        raise RefusedError(f"the venue lists {held.venue_id} and will not close it")
-    pnl, price = (closed.realised_pnl_usdc, closed.exit_price) if closed else (None, None)
-    await desk.store.run(lambda tx: positions.closed(tx, held.key, pnl, price, now_ms))
-
-
-async def _reserve(ctx: Context, order: OrderRequested) -> Decision | None:
-    """Take its place in the book, or say why it has none."""
-    desk: Desk = ctx.app
+async def _reserve(ctx: Context, known: Known) -> Known:
+    """Take its place in the book, or learn why it has none."""
+    desk, order = ctx.app, known.order
     wish = Position(
         key=order.key,
-        agent=desk.agent,
+        agent=desk.book,
         pair=order.pair,
         direction=order.direction,
         size=order.size_usdc,
@@ -145,58 +115,97 @@ async def _reserve(ctx: Context, order: OrderRequested) -> Decision | None:
     )
     limit = desk.settings.max_positions
     taken = await desk.store.run(lambda tx: positions.reserve(tx, wish, limit))
-    if isinstance(taken, Refused) and taken.reason != "pair_busy":
-        return _skip(ctx, taken.reason)
-    if isinstance(taken, Refused) or taken.again:
-        raise NotNowError(f"{order.pair} is being traded", retry_after=BUSY_S)
-    return None
+    if isinstance(taken, Refused):
+        return _with(known, no_place=taken.reason)
+    if taken.again:
+        return _with(known, no_place="pair_busy")
+    return _with(known, place=taken.position, is_new=True)
 
 
-async def _send(ctx: Context, order: OrderRequested, place: Position | None = None) -> Decision:
-    """Ask the venue. `place` is the one of an earlier attempt, if there was one.
-
-    Where it raises without giving the place back, the outcome is not known.
-    """
+async def _send(ctx: Context, known: Known) -> Known:
+    """Ask the venue. Where it raises, the outcome is not known, and the place stays taken."""
     desk: Desk = ctx.app
     try:
-        position, again = await desk.venue.open(order)
-    except (RefusedError, NotNowError):
-        # This attempt did nothing. An earlier one still may.
-        if place is not None and (wait := _still_on_its_way(ctx, place)):
-            return wait
-        await _give_back(ctx, order)
-        raise
-    if again and not await _is_open(desk, position):
-        return _spent(ctx, order, position)
-    return _opened(ctx, order, position)
+        async with desk.guard.call(ctx.effecting.holder, ctx.now_ms):
+            opened = await desk.venue.open(known.order)
+    except (RefusedError, NotNowError) as error:
+        return _with(known, refused=error, listed=None)
+    except (NetworkError, ApiError) as error:
+        if ctx.attempt < ATTEMPTS:
+            raise
+        return _with(known, lost=describe(error))
+    return _with(known, sent=Sent(opened.position, opened.again), listed=None)
 
 
-async def _is_open(desk: Desk, position: VenuePosition) -> bool:
-    if position.status:
-        return position.status == "open"
-    return position.position_id in {one.position_id for one in await _listed(desk)}
+async def _end(ctx: Context, known: Known, step: to.Step) -> Decision:
+    """Carry an end out in the book, and say it as a decision."""
+    match step:
+        case to.Opened(position=made):
+            _book(ctx, known.order, made)
+            decision = _done(ctx, made.position_id, made.entry_price)
+        case to.Remember(place=place) if place.state != "closed":
+            decision = _done(ctx, place.venue_id, place.entry_price)
+        case to.Remember():
+            decision = _skip(ctx, "spent")
+        case to.Spent(position=position):
+            decision = _spent(ctx, known, position)
+        case to.GiveUp(end=end):
+            decision = await _give_up(ctx, known, end)
+        case to.NeverKnown() | to.Strange():
+            decision = await _for_a_person(ctx, known, step)
+        case _:
+            decision = _plain(ctx, step)
+    return decision
 
 
-async def _listed(desk: Desk) -> tuple[VenuePosition, ...]:
-    """What is open at the venue. A question that is refused leaves the outcome unknown."""
-    try:
-        return await desk.venue.positions()
-    except RefusedError as error:
-        raise ApiError(str(error)) from None
+def _plain(ctx: Context, step: Any) -> Decision:
+    """An end that leaves the book as it is."""
+    match step:
+        case to.Skip(reason=reason):
+            return _skip(ctx, reason)
+        case to.Wait(seconds=seconds, reason=reason):
+            return Postpone(seconds, reason)
+        case to.AskLater(failure=why, seconds=seconds):
+            return Retry(seconds, why)
+        case to.Late():
+            return Expire(f"the order is over {ctx.app.settings.order_max_age_s:g} s old")
+        case to.Forbid(fault=fault):
+            ctx.effecting.not_done()
+            raise DataError(fault)
+        case Failure():
+            return Fail(step)
+    raise step
 
 
-def _opened(ctx: Context, order: OrderRequested, made: VenuePosition) -> Decision:
-    """It is open: book and effect say so in one transaction."""
-    _book(ctx, order, made)
-    ctx.effecting.done(_result(made.position_id, made.entry_price))
-    return Ack()
+async def _give_up(ctx: Context, known: Known, end: Any) -> Decision:
+    """Give its place back; whatever was tried before, it certainly did nothing."""
+    await ctx.app.store.run(lambda tx: positions.release(tx, known.order.key))
+    ctx.effecting.before = None
+    ctx.effecting.not_done()
+    return _plain(ctx, end)
 
 
-def _spent(ctx: Context, order: OrderRequested, made: VenuePosition) -> Decision:
+def _spent(ctx: Context, known: Known, made: VenuePosition | None) -> Decision:
     """Its key was used and that position is closed: this minute is spent."""
-    _book(ctx, order, made)
-    ctx.write(lambda tx: positions.closed(tx, order.key, None, None, ctx.now_ms))
+    key, now_ms = known.order.key, ctx.now_ms
+    if made is not None:
+        _book(ctx, known.order, made)
+    ctx.write(lambda tx: positions.closed(tx, key, None, None, now_ms))
     return _skip(ctx, "spent")
+
+
+async def _for_a_person(ctx: Context, known: Known, step: to.NeverKnown | to.Strange) -> Decision:
+    key = known.order.key
+    if isinstance(step, to.Strange):
+        reason = f"the venue has {step.position.position_id} under {key}, and not as ordered"
+        return Fail(failure("data", "StrangePosition", reason))
+    now_ms = ctx.now_ms
+    await ctx.app.store.run(lambda tx: positions.closed(tx, key, None, None, now_ms))
+    reason = (
+        f"whether key {key} was ever carried out is not known; no position of it is open, "
+        "and it is too old to be sent again"
+    )
+    return Fail(failure("state", "UnknownOutcome", reason))
 
 
 def _book(ctx: Context, order: OrderRequested, made: VenuePosition) -> None:
@@ -204,43 +213,10 @@ def _book(ctx: Context, order: OrderRequested, made: VenuePosition) -> None:
     ctx.write(lambda tx: positions.opened(tx, order.key, venue_id, price, now_ms))
 
 
-def _known(ctx: Context, place: Position) -> Decision:
-    """The book knows what an earlier attempt did."""
-    ctx.effecting.done(_result(place.venue_id, place.entry_price))
-    return Ack() if place.state != "closed" else Ack(skipped="spent")
-
-
-async def _never_known(ctx: Context, order: OrderRequested) -> Decision:
-    """Too late to use the key again: nothing is open, and a person may want to know why."""
-    await ctx.app.store.run(lambda tx: positions.closed(tx, order.key, None, None, ctx.now_ms))
-    reason = (
-        f"whether key {order.key} was ever carried out is not known; no position of it is open, "
-        "and it is too old to be sent again"
-    )
-    return Fail(failure("state", "UnknownOutcome", reason))
-
-
-async def _give_back(ctx: Context, order: OrderRequested) -> None:
-    await ctx.app.store.run(lambda tx: positions.release(tx, order.key))
-
-
-def _still_on_its_way(ctx: Context, place: Position) -> Decision | None:
-    """A postponement while a request that nobody waits for any more may still arrive."""
-    before = ctx.effecting.before
-    quiet = ctx.now_ms - (before.at_ms if before else place.opened_ms)
-    if quiet >= QUIET_MS:
-        return None
-    # The whole time again: being postponed counts as being touched.
-    return Postpone(QUIET_MS / 1000 + 1, "an earlier request may still arrive")
-
-
-def _is_stale(ctx: Context) -> bool:
-    limit: float = ctx.app.settings.order_max_age_s
-    return not ctx.allow_stale and ctx.now_ms - ctx.event.ts > limit * 1000
-
-
-def _expired(ctx: Context) -> Decision:
-    return Expire(f"the order is over {ctx.app.settings.order_max_age_s:g} s old")
+def _done(ctx: Context, position_id: str, price: Decimal | None) -> Decision:
+    entry = None if price is None else str(price)
+    ctx.effecting.done({"position_id": position_id, "entry_price": entry})
+    return Ack()
 
 
 def _skip(ctx: Context, reason: str) -> Decision:
@@ -248,5 +224,5 @@ def _skip(ctx: Context, reason: str) -> Decision:
     return Ack(skipped=reason)
 
 
-def _result(position_id: str, price: Decimal | None) -> dict[str, str | None]:
-    return {"position_id": position_id, "entry_price": None if price is None else str(price)}
+def _with(known: Known, **learned: Any) -> Known:
+    return msgspec.structs.replace(known, **learned)

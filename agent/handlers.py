@@ -5,30 +5,32 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from agent import records
 from agent.alerting import handlers as alert_handlers
-from agent.desk import Desk, open_desk
+from agent.candles import on_candle
+from agent.desk import SERVICE, Desk, open_desk
 from agent.executor import on_order, on_unknown
-from agent.keys import trade_key
-from agent.momentum import Signal, Window
 from agent.risk import LONGEST_PAIR
 from agent.settings import AgentSettings, load_settings
+from agent.signals import order_of
+from agent.strategy import Window
 from agent.world import register as world_handlers
 from agent.world.settings import WorldSettings, load_world
 from fleet.core.decision import Ack, Decision
 from fleet.core.errors import DataError
-from fleet.core.payloads import MarketTick, OrderRequested
+from fleet.core.payloads import CloseRequested, MarketTick, OrderRequested
 from fleet.core.retry import RetryPolicy
 from topology.model import Lanes
 from workers.context import Context
-from workers.registry import Function, Service
+from workers.registry import Service
 
-NAME: Final = "trading.agent"
+NAME: Final = SERVICE
 ORDER_DEADLINE_CALLS: Final = 4
 """The most calls of the venue in one attempt: positions, close, positions, open."""
+CLOSE_DEADLINE_CALLS: Final = 2
+CLOSE_ATTEMPTS: Final = 100
+"""It is never too late to close a position."""
 
 _USELESS: Final = Ack(skipped="no price, or older than one before")
-_RECORDED: Final[tuple[tuple[str, Function], ...]] = (("market.candle", records.on_candle),)
 
 
 def service(settings: AgentSettings | None = None, world: WorldSettings | None = None) -> Service:
@@ -55,8 +57,7 @@ def service(settings: AgentSettings | None = None, world: WorldSettings | None =
         deadline=ORDER_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
         stale_after=settings.order_max_age_s,
     )(on_order)
-    for pattern, function in _RECORDED:
-        made.handler(pattern)(function)
+    made.handler("market.candle")(on_candle)
     world_handlers.register(made, settings.api_timeout_s)
     alert_handlers.register(made)
     return made
@@ -72,24 +73,14 @@ def on_tick(ctx: Context, tick: MarketTick) -> Decision | None:
         return _USELESS
     ctx.keep(window)
     if signal is not None:
-        _order(ctx, desk, tick.pair, signal)
+        order = order_of(desk, tick.pair, signal, desk.strategy)
+        ctx.emit("order.requested", order, key=order.key)
     return None
-
-
-def _order(ctx: Context, desk: Desk, pair: str, signal: Signal) -> None:
-    key = trade_key(desk.agent, pair, signal.direction, signal.timestamp_ms)
-    order = OrderRequested(
-        pair=pair,
-        direction=signal.direction,
-        size_usdc=desk.settings.max_trade_usdc,
-        leverage=desk.settings.leverage,
-        timestamp_ms=signal.timestamp_ms,
-        key=key,
-        price=signal.price,
-        strategy=desk.strategy.name,
-    )
-    ctx.emit("order.requested", order, key=key)
 
 
 def _key(order: OrderRequested) -> str:
     return order.key
+
+
+def _close_key(wish: CloseRequested) -> str:
+    return wish.key

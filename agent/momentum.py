@@ -3,51 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final, Literal, Protocol, TypeAlias
-
-import msgspec
+from typing import Final
 
 from agent.keys import MINUTE_MS
+from agent.strategy import Signal, Window
 from fleet.core.events import MAX_AHEAD_MS
 from fleet.core.payloads import MarketTick
-
-Direction: TypeAlias = Literal["long", "short"]
-
-
-class Window(msgspec.Struct, frozen=True, gc=False):
-    """The last prices of a pair, oldest first, and the last minute signalled each way."""
-
-    prices: tuple[Decimal, ...] = ()
-    last_ms: int = 0
-    long_minute: int = -1
-    short_minute: int = -1
-
-
-class Signal(msgspec.Struct, frozen=True, gc=False):
-    """A reason to be long or short, at the time and price of the tick that gave it."""
-
-    direction: Direction
-    price: Decimal
-    timestamp_ms: int
-
-
-class Strategy(Protocol):
-    """Looks at one pair, tick by tick, and remembers nothing outside of its window."""
-
-    @property
-    def name(self) -> str:
-        """Stands in the orders that it asked for."""
-        ...
-
-    def step(
-        self, window: Window | None, tick: MarketTick, ts: int
-    ) -> tuple[Window | None, Signal | None]:
-        """The window after `tick`, and a signal where it gives one.
-
-        `ts` is when the event of the tick was made. A tick that is no use gives the same
-        window, and no signal.
-        """
-        ...
 
 
 class Momentum:
@@ -71,7 +32,7 @@ class Momentum:
         price, at_ms = tick.price, tick.timestamp_ms
         old = window or _EMPTY
         # A tick from the future would make every honest one after it look stale.
-        if at_ms < old.last_ms or at_ms > ts + MAX_AHEAD_MS or not _is_price(price):
+        if at_ms < old.last_ms or at_ms > ts + MAX_AHEAD_MS or not is_price(price):
             return window, None
         prices = (*old.prices[-self._before :], price)
         long_minute, short_minute, signal = old.long_minute, old.short_minute, None
@@ -87,6 +48,7 @@ class Momentum:
 _EMPTY: Final = Window()
 
 
-def _is_price(price: Decimal) -> bool:
+def is_price(price: Decimal) -> bool:
+    """Whether it is a number above zero."""
     # NaN has no order: the first test keeps it away from the second.
     return price.is_finite() and price > 0

@@ -9,7 +9,6 @@ import msgspec
 
 from fleet.core.errors import DataError
 from fleet.core.events import MAX_AHEAD_MS
-from fleet.core.payloads import MarketCandle
 from fleet.core.ulid import ulid_ms
 from fleet.store import facts
 from fleet.store.api import Tx
@@ -35,9 +34,10 @@ class Terms(msgspec.Struct, frozen=True):
     escrow_id: str = ""
 
 
-def on_candle(ctx: Context, payload: MarketCandle) -> None:
-    """Keep the last candle of a pair."""
-    keep(ctx, f"candle/{payload.pair}", payload)
+def balance(tx: Tx, agent: str) -> Decimal | None:
+    """What the wallet of `agent` holds, in USDC; None where nobody has told."""
+    told = facts.get(tx, f"balance/{agent}")
+    return None if told is None else _money(told)
 
 
 def is_paused(tx: Tx, agent: str) -> bool:

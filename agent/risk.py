@@ -43,6 +43,16 @@ def find(
     return next((one for one in positions if _is_made_by(one, order, reserved_ms)), None)
 
 
+def is_strange(position: VenuePosition, order: OrderRequested) -> bool:
+    """Whether what the venue tells of a position is not what was ordered."""
+    return (
+        position.pair not in ("", order.pair)
+        or position.direction not in ("", order.direction)
+        or position.size_usdc not in (None, order.size_usdc)
+        or position.leverage not in (None, order.leverage)
+    )
+
+
 def _is_made_by(position: VenuePosition, order: OrderRequested, reserved_ms: int) -> bool:
     if position.idempotency_key is not None:
         return position.idempotency_key == order.key

@@ -7,29 +7,52 @@ from collections.abc import Mapping
 from decimal import Decimal
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import aiohttp
 import msgspec
 
 from agent import wire
 from agent.keys import close_key
-from agent.wire import ClosedPosition, VenuePosition, VenuePositions
+from agent.risk import is_strange
+from agent.wire import ClosedPosition, OrderTaken, VenuePosition, VenuePositions
 from fleet.core.errors import ApiError, NetworkError, NotNowError, RefusedError
 from fleet.core.payloads import OrderRequested
 
 LARGEST_ANSWER: Final = 1 << 20
 CHUNK: Final = 1 << 16
 OPEN, CLOSE, POSITIONS = "/api/trade/open", "/api/trade/close", "/api/trade/positions"
+TRADE: Final = "/api/trade"
+
+Endpoint: TypeAlias = Literal["open", "trade"]
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Opened(NamedTuple):
-    """A position under our key; `again`: the key was used before, and this is its result."""
+    """A position under our key; `again`: the key was used before, and this is its result.
 
-    position: VenuePosition
+    `position` is None where the venue told nothing but an order's id.
+    """
+
+    position: VenuePosition | None
     again: bool
+
+
+class VenueApi(Protocol):
+    """What trades: the platform, or paper."""
+
+    async def positions(self) -> tuple[VenuePosition, ...]:
+        """All positions that are open now."""
+        ...
+
+    async def open(self, order: OrderRequested) -> Opened:
+        """Open a position under the order's key, or what was opened under that key before."""
+        ...
+
+    async def close(self, position_id: str) -> ClosedPosition | None:
+        """Close a position, once: what that gained, now or before. None: no such position."""
+        ...
 
 
 class Reply(NamedTuple):
@@ -45,10 +68,22 @@ class Venue:
     Every call raises NetworkError where there was no answer within `timeout_s` seconds or one
     that cannot be read, ApiError for a server error (after either of them nobody knows whether a
     POST was carried out), NotNowError where it was put off, RefusedError where it was refused.
+
+    Orders go to `endpoint`: "open" has the key in the body and answers with the position, "trade"
+    has it in a header and answers with an order's id.
     """
 
-    def __init__(self, url: str, agent: str, key: str, *, timeout_s: float = 8.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        agent: str,
+        key: str,
+        *,
+        timeout_s: float = 8.0,
+        endpoint: Endpoint = "open",
+    ) -> None:
         self._url = url
+        self._endpoint = endpoint
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._headers = {
             "Authorization": f"Bearer {key}",
@@ -88,22 +123,29 @@ class Venue:
 
         Raises RefusedError, too, where the key was used for another pair or direction.
         """
-        request: dict[str, str | Decimal] = {
+        wish: dict[str, str | Decimal] = {
             "pair": order.pair,
             "direction": order.direction,
             "size_usdc": order.size_usdc,
             "leverage": order.leverage,
-            "idempotency_key": order.key,
         }
-        reply = await self._call("POST", OPEN, request)
+        if self._endpoint == "trade":
+            return await self._trade(order, wish)
+        reply = await self._call("POST", OPEN, {**wish, "idempotency_key": order.key})
         again = reply.status == HTTPStatus.CONFLICT
         body = wire.original(reply.body, OPEN) if again else reply.body
         position = wire.read(body, VenuePosition, OPEN)
-        if not _is_of(position, order):
+        if is_strange(position, order):
             if again:
                 raise RefusedError(f"key {order.key} was used for another order")
             raise NetworkError(f"the answer to {OPEN} is about another order")
         return Opened(position, again)
+
+    async def _trade(self, order: OrderRequested, wish: Mapping[str, str | Decimal]) -> Opened:
+        reply = await self._call("POST", TRADE, wish, {"Idempotency-Key": order.key})
+        again = reply.status == HTTPStatus.CONFLICT
+        wire.read(wire.original(reply.body, TRADE) if again else reply.body, OrderTaken, TRADE)
+        return Opened(None, again)
 
     async def close(self, position_id: str) -> ClosedPosition | None:
         """Close a position, once: what that gained, now or before. None: no such position."""
@@ -157,6 +199,14 @@ class Venue:
         raise _refusal(path, response.status, said, response.headers.get("Retry-After"))
 
 
+async def listed(venue: VenueApi) -> tuple[VenuePosition, ...]:
+    """What is open at the venue. A question that is refused leaves the outcome unknown."""
+    try:
+        return await venue.positions()
+    except RefusedError as error:
+        raise ApiError(str(error)) from None
+
+
 _CLOSE_ANSWERS: Final = frozenset({HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND})
 
 
@@ -169,10 +219,6 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise ValueError("too large")
     return b"".join(parts)
-
-
-def _is_of(position: VenuePosition, order: OrderRequested) -> bool:
-    return position.pair in ("", order.pair) and position.direction in ("", order.direction)
 
 
 def _refusal(path: str, status: int, body: bytes, wait: str | None) -> Exception:

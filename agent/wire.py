@@ -28,6 +28,8 @@ class VenuePosition(Payload, frozen=True, gc=False):
     position_id: Id
     pair: str = ""
     direction: str = ""
+    size_usdc: Decimal | None = None
+    leverage: Decimal | None = None
     entry_price: Decimal | None = None
     opened_at_ms: int | None = None
     idempotency_key: str | None = None
@@ -37,6 +39,12 @@ class VenuePosition(Payload, frozen=True, gc=False):
         super().__post_init__()
         if self.entry_price is not None and self.entry_price <= 0:
             raise ValueError("entry_price is not above zero")
+
+
+class OrderTaken(msgspec.Struct, frozen=True, gc=False):
+    """The answer of the endpoint that tells an order's id and nothing else."""
+
+    order_id: Id
 
 
 class VenuePositions(msgspec.Struct, frozen=True, gc=False):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -15,27 +15,36 @@ from fleet.core.events import Event, write_event
 from fleet.core.ulid import derived_ulid
 from fleet.store.api import Effect, Store, Tx
 
+Publish: TypeAlias = Callable[[Event], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """What a service's lifespan is given."""
+    """What a service's lifespan is given.
+
+    `publish` publishes an event from outside of a handler and returns once it is confirmed;
+    it raises PublishError where it is not. Whoever may publish again gives the same id.
+    """
 
     store: Store
     worker: str
+    publish: Publish
 
 
 class Effecting:
     """The effect of a `once` handler: its key, what is known of it, and what it will have become.
 
     `before` is the effect as it was before this attempt; None where this is the first.
+    `mode` may say under which circumstances it is tried; it stands in the effect's row.
     """
 
-    __slots__ = ("before", "holder", "key", "result", "untouched")
+    __slots__ = ("before", "holder", "key", "mode", "result", "untouched")
 
     def __init__(self, key: str, before: Effect | None, holder: str) -> None:
         self.key = key
         self.holder = holder
         self.before = before
+        self.mode = ""
         self.result = ""
         self.untouched = False
 

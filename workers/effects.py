@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone
 from fleet.store.api import EffectResult, EffectState
 from workers.context import Effecting
 
 
 def outcome_of(effect: Effecting, decision: Decision) -> EffectResult:
+    """What an attempt that ended in `decision` leaves in the effect's row."""
+    return msgspec.structs.replace(_outcome(effect, decision), mode=effect.mode)
+
+
+def _outcome(effect: Effecting, decision: Decision) -> EffectResult:
     """The state of an effect after an attempt that ended in `decision`.
 
     Done where the handler returned, none where it skipped. Where it raised, nobody knows,

@@ -47,7 +47,7 @@ class Roads:
         match job.decision:
             case Ack():
                 emitted = job.context.emitted if job.context else []
-                yield from (self._event(event) for event in emitted)
+                yield from (self.event(event) for event in emitted)
             case Retry(delay=delay, failure=failure):
                 yield self._later(job, delay, self._why(job, failure, now_ms))
             case Postpone(delay=delay):
@@ -57,7 +57,8 @@ class Roads:
                 headers = self._why(job, failure, now_ms)
                 yield Message(names.DLX, key, job.delivery.body, headers)
 
-    def _event(self, event: Event) -> Message:
+    def event(self, event: Event) -> Message:
+        """The message that publishes an event."""
         headers = event_headers(event)
         lanes = self._layout.lanes
         if lanes is not None and event.type == lanes.type:

@@ -14,6 +14,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.consumer import Subscription
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
+from fleet.core.events import Event
 from fleet.store import bindings
 from fleet.store.api import Store
 from fleet.store.watched import Watched
@@ -64,6 +65,7 @@ class Worker:
         self._publisher = ConfirmedPublisher(self._publishing)
         lane = service.find(layout.lanes.type) if layout.lanes else None
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
+        self._roads = Roads(layout, self.name)
         self._loops = Loops()
         self._tally = Tally(service)
         self._settler = Settler(
@@ -72,7 +74,7 @@ class Worker:
             worker=self.name,
             store=store,
             publisher=self._publisher,
-            roads=Roads(layout, self.name),
+            roads=self._roads,
             settled=self._on_settled,
             fenced=self._on_fenced,
             tally=self._tally,
@@ -156,8 +158,14 @@ class Worker:
     async def _app(self, stack: AsyncExitStack) -> Any:
         if self._service.lifespan is None:
             return None
-        startup = Startup(self._store, self.name)
+        startup = Startup(self._store, self.name, self._publish)
         return await stack.enter_async_context(self._service.lifespan(startup))
+
+    async def _publish(self, event: Event) -> None:
+        message = self._roads.event(event)
+        await self._publisher.publish(
+            message.exchange, message.key, message.body, headers=message.headers
+        )
 
     async def _version(self) -> str:
         connection = await self._consuming.connection()

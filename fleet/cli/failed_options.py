@@ -108,7 +108,7 @@ class Where:
         logs.configure(level="error")
         self.service = the_service(handlers)
         self.queue = names.UNROUTED if unrouted else names.failed(self.service.name)
-        self.operator = by or _user()
+        self.operator = by or user()
         self._url = load(TopologySettings).amqp_url
         self._store_url = load(StoreSettings).url
 
@@ -147,7 +147,8 @@ class Where:
         return Place(self._url, store, self.service, self.queue, self.operator)
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of whoever runs this."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "Show the whole fleet at work on one machine.",
     "effects": "See what was done to the world; resolve or retry it.",
     "failed": "See why messages failed; replay, resolve or restore them.",
+    "mode": "Show or set what the agent may do.",
     "publisher": "Run the bridge: events from their source onto the exchange.",
     "sandbox": "Run a stand-in Purple Flea: stream, REST and a ledger.",
     "topology": "Show, apply, check or export the broker's layout.",

@@ -8,6 +8,7 @@ import signal
 import click
 import uvloop
 
+from agent.settings import trade_on_paper
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import SettingsError
 from fleet.settings import load
@@ -29,8 +30,9 @@ from workers.worker import Worker
     help="The service to run.",
 )
 @click.option("--name", default=None, help="The worker's name in logs, headers and the journal.")
+@click.option("--paper", is_flag=True, help="The trading agent's orders are on paper only.")
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON objects.")
-def command(handlers: str, name: str | None, *, log_json: bool) -> None:
+def command(handlers: str, name: str | None, *, paper: bool, log_json: bool) -> None:
     """Run one worker replica, until SIGTERM or SIGINT; start as many as you like.
 
     AMQP_URL, STORE_URL, PREFETCH, LANE_PREFETCH, CONCURRENCY and GRACE_S have defaults.
@@ -39,6 +41,8 @@ def command(handlers: str, name: str | None, *, log_json: bool) -> None:
     settings = load(WorkerSettings)
     if name:
         settings = settings.model_copy(update={"worker_name": name})
+    if paper:
+        trade_on_paper()
     service = load_service(handlers)
     if not isinstance(service, Service):
         raise SettingsError(f"{handlers} has a layout but no handlers; it cannot be worked for.")

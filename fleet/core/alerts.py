@@ -32,6 +32,8 @@ KINDS: Final[dict[str, Kind]] = {
     "terms_unknown": Kind("warning", "A job is done, but nobody here hired for it"),
     "book_differs": Kind("critical", "The book and the venue disagree"),
     "book_repaired": Kind("warning", "The book was repaired after the venue"),
+    "mode_down": Kind("warning", "The agent trades less than it should, or not at all"),
+    "shutdown": Kind("critical", "The agent shut down: everything is closed, and stays so"),
     "memory_high": Kind("critical", "A worker ends: its memory is near the limit"),
     "disk_full": Kind("critical", "A worker ends: the disk of its store is nearly full"),
     "store_away": Kind("critical", "The store cannot be written; nothing is handled"),

@@ -179,6 +179,18 @@ class AlertRaised(Payload, frozen=True, gc=False):
     runbook: str = ""
 
 
+class CloseRequested(Payload, frozen=True, gc=False):
+    """A durable command to close one position of the book, whatever becomes of it.
+
+    `key` is the effect key, `position` the key of the order that opened it.
+    """
+
+    key: str
+    position: str
+    pair: str
+    reason: str = ""
+
+
 KNOWN: Final[dict[str, type[Payload]]] = {
     "market.tick": MarketTick,
     "market.candle": MarketCandle,
@@ -195,6 +207,7 @@ KNOWN: Final[dict[str, type[Payload]]] = {
     "income.reinvest_requested": ReinvestRequested,
     "evidence.requested": EvidenceRequested,
     "alert.raised": AlertRaised,
+    "order.close_requested": CloseRequested,
 }
 
 LIVE_ONLY: Final = frozenset({"market.tick"})

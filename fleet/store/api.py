@@ -65,6 +65,8 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     error: str
     at_ms: int
     first_ms: int = 0
+    mode: str = ""
+    """The mode of the agent when it was last tried; "" where nobody said."""
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -99,7 +101,7 @@ class EffectResult(msgspec.Struct, frozen=True, gc=False):
 
     "none" says that there is no effect after all: nothing was done, and its row goes.
     A done effect stays as it is. With a `holder`, anything but done is written only while
-    that holder still has the effect. `result` is JSON text.
+    that holder still has the effect. `result` is JSON text. `mode` is written where it is told.
     """
 
     key: str
@@ -108,6 +110,7 @@ class EffectResult(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
     release: bool = True
     holder: str = ""
+    mode: str = ""
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):

@@ -24,11 +24,12 @@ _RESERVE = (
     " result = excluded.result, error = excluded.error"
     " WHERE effects.attempts = excluded.attempts - 1"
 )
-_RESULT = ("effect_key", "state", "result", "error", "released", "holder", "at_ms")
+_RESULT = ("effect_key", "state", "result", "error", "released", "holder", "mode", "at_ms")
 _SETTLE = (
     "UPDATE effects SET state = rows.state,"
     " result = CASE WHEN rows.result = '' THEN effects.result ELSE rows.result END,"
     " error = rows.error, at_ms = rows.at_ms,"
+    " mode = CASE WHEN rows.mode = '' THEN effects.mode ELSE rows.mode END,"
     " holder = CASE WHEN rows.released = 1 THEN '' ELSE effects.holder END,"
     " held_until_ms = CASE WHEN rows.released = 1 THEN 0 ELSE effects.held_until_ms END"
     " FROM rows WHERE effects.effect_key = rows.effect_key AND effects.state <> 'done'"
@@ -125,6 +126,7 @@ def _reserved(
         error="" if old is None or fresh else old.error,
         at_ms=now_ms,
         first_ms=now_ms if old is None else old.first_ms,
+        mode="" if old is None else old.mode,
     )
 
 
@@ -142,5 +144,6 @@ def _result(result: EffectResult, at_ms: int) -> tuple[str | int, ...]:
         result.error,
         int(result.release),
         result.holder,
+        result.mode,
         at_ms,
     )

@@ -61,6 +61,22 @@ def save(tx: Tx, settled: Iterable[Settled]) -> None:
         tx.bulk(_STATE, [at + state for at, state in last.items()], _SAVE)
 
 
+def touched_ms(tx: Tx, service: str) -> int:
+    """When the state of any key was last written; 0 where none ever was."""
+    rows = tx.query("SELECT coalesce(max(at_ms), 0) FROM lane_states WHERE service = ?", (service,))
+    return int(rows[0][0])
+
+
+def state_of(tx: Tx, service: str, key: str) -> KeyState | None:
+    """The last written state of one key, in whichever lane."""
+    rows = tx.query(
+        "SELECT state_key, seq, body FROM lane_states WHERE service = ? AND state_key = ?"
+        " ORDER BY at_ms DESC LIMIT 1",
+        (service, key),
+    )
+    return KeyState(*rows[0]) if rows else None
+
+
 _STATE = ("service", "lane", "state_key", "seq", "body", "at_ms")
 _SAVE = (
     "INSERT INTO lane_states (service, lane, state_key, seq, body, at_ms)"

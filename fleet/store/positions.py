@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from fleet.core.errors import StateError
+from fleet.store import equity
 from fleet.store.api import Tx
 
 PositionState: TypeAlias = Literal["reserved", "open", "closing", "closed", "released"]
@@ -96,13 +97,18 @@ def closing(tx: Tx, key: str) -> bool:
 
 
 def closed(tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int) -> None:
-    """It is over at the venue: its place is free, its key is spent. Twice is once."""
-    tx.execute(
+    """It is over at the venue: its place is free, its key is spent. Twice is once.
+
+    What it gained counts in the agent's equity; `pnl` None: nobody knows, nothing is counted.
+    """
+    changed = tx.execute(
         "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"
         f" WHERE position_key = ? AND {_LIVE}",
         (_text(pnl), _text(exit_price), now_ms, key),
     )
-    _must_exist(tx, key)
+    agent = _must_exist(tx, key).agent
+    if changed and pnl is not None:
+        equity.add(tx, agent, pnl, now_ms)
 
 
 def release(tx: Tx, key: str) -> None:

@@ -117,7 +117,25 @@ _WORLD: Final = (
     "CREATE INDEX decisions_newest ON decisions (agent, at_ms)",
 )
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD)
+_AGENT: Final = (
+    """CREATE TABLE breakers (
+        name TEXT PRIMARY KEY, failures BIGINT NOT NULL, opened_ms BIGINT NOT NULL,
+        prober TEXT NOT NULL, probe_until_ms BIGINT NOT NULL){keyed}""",
+    """CREATE TABLE checkpoints (
+        name TEXT NOT NULL, seq BIGINT NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL,
+        at_ms BIGINT NOT NULL, PRIMARY KEY (name, seq)){keyed}""",
+    """CREATE TABLE equity (
+        agent TEXT PRIMARY KEY, realised TEXT NOT NULL, peak TEXT NOT NULL,
+        at_ms BIGINT NOT NULL){keyed}""",
+    """CREATE TABLE paper_positions (
+        agent TEXT NOT NULL, position_id TEXT NOT NULL, order_key TEXT NOT NULL,
+        pair TEXT NOT NULL, direction TEXT NOT NULL, size TEXT NOT NULL, leverage TEXT NOT NULL,
+        entry_price TEXT NOT NULL, opened_ms BIGINT NOT NULL, exit_price TEXT, pnl TEXT,
+        closed_ms BIGINT NOT NULL, PRIMARY KEY (agent, position_id)){keyed}""",
+    "ALTER TABLE effects ADD COLUMN mode TEXT NOT NULL DEFAULT ''",
+)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD, _AGENT)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -90,7 +90,13 @@ async def sandbox(tape: Path) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def desk(store: Store) -> AsyncIterator[Start]:
+def post(floor: SimpleNamespace) -> Any:
+    """What a desk publishes from outside of a handler."""
+    return floor.Post()
+
+
+@pytest.fixture
+async def desk(store: Store, post: Any) -> AsyncIterator[Start]:
     """Open a desk at a stand-in, with the agent's settings changed as told."""
     async with AsyncExitStack() as stack:
 
@@ -102,8 +108,8 @@ async def desk(store: Store) -> AsyncIterator[Start]:
             }
             world = given.pop("world", None)
             settings = AgentSettings(api_url=url, **{**plain, **given})
-            opened = open_desk(settings, Startup(store, "worker-1"), world)
-            return await stack.enter_async_context(opened)
+            startup = Startup(store, "worker-1", post.publish)
+            return await stack.enter_async_context(open_desk(settings, startup, world))
 
         yield start
 

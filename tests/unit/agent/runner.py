@@ -60,6 +60,17 @@ def event_of(payload: msgspec.Struct, kind: str = "order.requested", ts: int = 0
     return Event(make_ulid(ts, os.urandom(10)), kind, AGENT, fields, ts)
 
 
+class Post:
+    """Keeps what is published from outside of a handler; `events` by id, as journals do."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Event] = {}
+
+    async def publish(self, event: Event) -> None:
+        """Keep an event."""
+        self.events[event.event_id] = event
+
+
 class Runner:
     """One replica: `decisions` are what its deliveries ended with, `emitted` what they emitted."""
 
@@ -159,7 +170,7 @@ async def race(api_url: str, store_url: str, name: str, pairs: list[str], start_
     )
     store = open_store(store_url)
     await store.open()
-    async with open_desk(settings, Startup(store, name)) as desk:
+    async with open_desk(settings, Startup(store, name, Post().publish)) as desk:
         runner = Runner(desk, name)
         for minute, pair in itertools.product(range(4), pairs):
             way = "short" if (minute + len(name)) % 2 else "long"

@@ -15,8 +15,8 @@ from agent import records
 from agent.desk import Desk
 from agent.handlers import on_tick, service
 from agent.keys import trade_key
-from agent.momentum import Momentum, Window
 from agent.settings import AgentSettings
+from agent.strategy import Window
 from fleet.core.decision import Ack, Fail
 from fleet.core.errors import DataError
 from fleet.core.events import read_event, write_event
@@ -69,10 +69,10 @@ class Lane:
 
 
 @pytest.fixture
-def lane(floor: SimpleNamespace, store: Store) -> Lane:
-    """A lane without a venue: a tick handler never asks it."""
-    settings = AgentSettings(agent_id=AGENT, max_trade_usdc=Decimal("12.5"), leverage=2)
-    return Lane(floor, Desk(AGENT, store, None, Momentum(), settings, None, None))  # type: ignore[arg-type]
+async def lane(floor: SimpleNamespace, desk: Any) -> Lane:
+    """A lane at a venue that does not answer: a tick handler never asks it."""
+    here = await desk("http://127.0.0.1:9", max_trade_usdc=Decimal("12.5"), leverage=2)
+    return Lane(floor, here)
 
 
 def test_a_move_becomes_an_order(lane: Lane, floor: SimpleNamespace) -> None:

@@ -9,7 +9,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.momentum import Momentum, Signal, Window
+from agent.momentum import Momentum
+from agent.strategy import Signal, Window
 from fleet.core.payloads import MarketTick
 
 NOW = 1_750_000_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_the_key_is_not_in_the_repr() -> None:
     assert "pf_live_abc" not in repr(AgentSettings(agent_key="pf_live_abc"))
 
 
-async def test_a_service_needs_no_key_until_it_starts(store: Store) -> None:
+async def test_a_service_needs_no_key_until_it_starts(store: Store, post: Any) -> None:
     """The layout is known without one; a worker without one does not start."""
     made = service()
     layout = made.layout()
@@ -84,4 +85,4 @@ async def test_a_service_needs_no_key_until_it_starts(store: Store) -> None:
     assert {"order.requested", "wallet.low_balance", "market.candle"} <= set(layout.patterns)
     assert made.lifespan is not None
     with pytest.raises(SettingsError, match="PF_AGENT_ID"):
-        await made.lifespan(Startup(store, "w")).__aenter__()
+        await made.lifespan(Startup(store, "w", post.publish)).__aenter__()

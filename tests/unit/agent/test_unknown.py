@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.executor import QUIET_MS, RESEND_MS
+from agent.orders import RESEND_MS
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
+QUIET_MS = 60_000
 
 
 @pytest.mark.parametrize("idempotency", [True, False])
@@ -37,16 +38,36 @@ async def test_while_the_outcome_is_unknown_the_place_is_taken(office: Any) -> N
     assert (await at.trade(ETH, "long")).skipped == "limit"
 
 
-async def test_server_errors_are_tried_again_under_the_same_key(office: Any) -> None:
-    """503 four times is a failure with an unknown outcome; a replay settles it."""
+async def test_server_errors_are_tried_four_times_and_then_asked_about(office: Any) -> None:
+    """503 four times: once nothing can be on its way the venue is asked, and it failed for sure."""
     at = await office(faults="errors=1")
     event = at.wish(BTC, "long")
     for attempt in (1, 2, 3):
-        assert isinstance(await at.run(event, attempt=attempt), Retry)
-    assert isinstance(await at.run(event, attempt=4), Fail)
-    assert (await at.effect(event)).state == "unknown"
+        decision = await at.run(event, attempt=attempt, at=at.now)
+        assert isinstance(decision, Retry)
+        assert decision.delay <= 30
+    last = await at.run(event, attempt=4, at=at.now)
+    assert isinstance(last, Retry)
+    assert last.delay * 1000 > QUIET_MS
+    assert at.sandbox.summary()["faults"]["calls"] == 4
     at.sandbox._faults._rates["errors"] = 0.0
+    end = await at.run(event, attempt=5, at=at.now + int(last.delay * 1000))
+    assert isinstance(end, Fail)
+    assert at.done() == {}, "the fifth delivery only asks"
+    assert await at.book() == {}
+    assert (await at.effect(event)).state == "failed"
     assert await at.run(event, replay=1) == Ack()
+    assert at.done() == {"open": 1}
+
+
+async def test_the_last_attempt_s_lost_answer_is_found(office: Any) -> None:
+    """Executed, and no attempt left: the venue is asked all the same, and the book knows it."""
+    at = await office(faults="lost_answers=1")
+    event = at.wish(BTC, "long")
+    waits = await at.run(event, attempt=4, at=at.now)
+    assert isinstance(waits, Retry)
+    assert await at.run(event, attempt=5, at=at.now + int(waits.delay * 1000)) == Ack()
+    assert await at.book() == {BTC: ("long", "open")}
     assert at.done() == {"open": 1}
 
 

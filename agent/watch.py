@@ -1,0 +1,185 @@
+"""Watches how things are, and keeps every replica in the same mode.
+
+Each replica looks once a second at what all of them have in the store, and comes to the same end.
+The checkpoint's sequence number decides who writes it: a replica that was slower reads it at its
+next look, so that all are in one mode within two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from agent import records, state
+from agent.guard import Guard
+from agent.keys import close_key
+from agent.modes import MODES, Health, Limits, Standing, is_below, step
+from agent.state import AgentState, Kept
+from fleet.core import breaker
+from fleet.core.alerts import alert_event
+from fleet.core.breaker import Breaker
+from fleet.core.errors import FleetError
+from fleet.core.events import Event
+from fleet.core.payloads import CloseRequested
+from fleet.core.ulid import derived_ulid
+from fleet.store import breakers, equity, lanes, positions
+from fleet.store.api import Store, Tx
+from fleet.store.positions import Position
+from fleet.telemetry import metrics
+from workers import clock
+from workers.context import Publish
+
+EVERY_S: Final = 1.0
+CHECKPOINT_MS: Final = 30_000
+BREAKER_LEVELS: Final = ("closed", "half_open", "open")
+
+log = structlog.get_logger("fleet.agent")
+
+
+class Place(NamedTuple):
+    """Whose state it is, and what it is measured by.
+
+    `agent` is its name at the platform, `book` its name in the store. Its `capital` is what a
+    drawdown is a fraction of.
+    """
+
+    agent: str
+    book: str
+    service: str
+    capital: Decimal
+    limits: Limits
+    is_paper: bool = False
+
+
+class Seen(NamedTuple):
+    """What one look at the store found."""
+
+    kept: Kept
+    health: Health
+    realised: Decimal
+    breaker: Breaker
+    held: list[Position]
+
+
+class Watch:
+    """The state of one agent, in one replica.
+
+    `state` is never older than two seconds while the store can be read.
+    """
+
+    def __init__(self, place: Place, store: Store, guard: Guard, publish: Publish) -> None:
+        self.state = AgentState()
+        self._place = place
+        self._store = store
+        self._guard = guard
+        self._publish = publish
+        self._damage = ""
+        self._asked: set[str] = set()
+
+    @property
+    def standing(self) -> Standing:
+        """The mode, and why."""
+        return self.state.standing
+
+    async def run(self) -> None:
+        """Look once a second, for ever; what goes wrong is said, and tried again."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.look(clock.now_ms())
+            except FleetError as error:
+                log.warning("the agent's state cannot be kept for now", reason=str(error))
+            except Exception:
+                log.exception("the agent's watch stumbled")
+
+    async def look(self, now_ms: int) -> Standing:
+        """Read how things are, and do what follows; the standing after it.
+
+        Raises StateError where the store is away, PublishError where an event is not confirmed.
+        """
+        seen = await self._store.read(lambda tx: self._see(tx, now_ms))
+        self._guard.learn(seen.breaker, now_ms)
+        self._complain(seen.kept)
+        before = seen.kept.state
+        after = AgentState(
+            step(before.standing, seen.health, self._place.limits, now_ms),
+            seen.health,
+            seen.realised,
+            len(seen.held),
+        )
+        was, self.state = self.state, await self._keep(seen.kept, after, now_ms)
+        self._measure(now_ms)
+        # Told by every replica that sees it, as one event: the one that wrote it may be dead.
+        if is_below(self.standing.mode, was.standing.mode):
+            await self._publish(_alert(self._place.agent, self._place.book, self.standing))
+        if self.standing.mode == "shutdown":
+            await self._close_all(seen.held)
+        return self.standing
+
+    def _see(self, tx: Tx, now_ms: int) -> Seen:
+        place, kept = self._place, state.load(tx, self._place.book)
+        gained = equity.get(tx, place.book)
+        touched_ms = lanes.touched_ms(tx, place.service)
+        known = breakers.get(tx, place.book)
+        health = Health(
+            balance=place.capital + gained.realised
+            if place.is_paper
+            else records.balance(tx, place.agent),
+            drawdown=gained.drawdown(place.capital),
+            feed_age_s=(now_ms - touched_ms) / 1000 if touched_ms else None,
+            write_api=breaker.state(known, self._guard.policy, now_ms),
+        )
+        held = positions.open_positions(tx, place.book)
+        return Seen(kept, health, gained.realised, known, held)
+
+    async def _keep(self, kept: Kept, after: AgentState, now_ms: int) -> AgentState:
+        """Write a state that says something new, or every 30 s; the one that stands then."""
+        is_due = now_ms - kept.checkpoint.at_ms >= CHECKPOINT_MS
+        if after.standing == kept.state.standing and not is_due:
+            return after
+        if await self._store.run(lambda tx: state.save(tx, kept, after, now_ms)):
+            if after.standing.mode != kept.state.standing.mode:
+                log.warning("mode", mode=after.standing.mode, reason=after.standing.reason)
+            return after
+        return (await self._store.read(lambda tx: state.load(tx, self._place.book))).state
+
+    async def _close_all(self, held: list[Position]) -> None:
+        """Ask once for the end of each open position, with the same event from every replica."""
+        for position in held:
+            if position.state in ("open", "closing") and position.key not in self._asked:
+                await self._publish(self._closing(position))
+                self._asked.add(position.key)
+
+    def _closing(self, position: Position) -> Event:
+        since_ms, key = self.standing.since_ms, close_key(position.venue_id)
+        wish = CloseRequested(key, position.key, position.pair, self.standing.reason)
+        return Event(
+            derived_ulid(since_ms, f"order.close_requested:{key}"),
+            "order.close_requested",
+            self._place.agent,
+            msgspec.to_builtins(wish),
+            since_ms,
+        )
+
+    def _measure(self, now_ms: int) -> None:
+        for mode in MODES:
+            metrics.MODE.labels(mode).set(mode == self.standing.mode)
+        level = BREAKER_LEVELS.index(self._guard.state(now_ms))
+        metrics.BREAKER_STATE.labels(self._place.book).set(level)
+
+    def _complain(self, kept: Kept) -> None:
+        if kept.damage and kept.damage != self._damage:
+            log.error("a checkpoint is refused", reason=kept.damage)
+        self._damage = kept.damage
+
+
+def _alert(agent: str, book: str, standing: Standing) -> Event:
+    """That the mode went down; the same event from every replica."""
+    name = "shutdown" if standing.mode == "shutdown" else "mode_down"
+    key = f"{book}/{standing.mode}/{standing.since_ms}"
+    detail = f"{book} is in mode {standing.mode}: {standing.reason} {standing.note}".strip()
+    return alert_event(agent, name, standing.since_ms, key=key, detail=detail)
