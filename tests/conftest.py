@@ -27,6 +27,7 @@ from fleet.broker.given import GivenBroker
 from fleet.broker.running import await_ready
 from fleet.core.errors import BrokerError
 from fleet.settings import load
+from tests import postgres as postgresql
 
 # How fast this machine is today is no property of the code.
 # Where a change is judged the examples are the same each time; where one works they are new ones.
@@ -40,6 +41,7 @@ hypothesis_settings.load_profile("fleet")
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("given", "docker", "local", "testcontainers")
+STORES = ("sqlite", "postgresql")
 MARKED = ("integration", "chaos", "e2e")
 
 
@@ -183,6 +185,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where RabbitMQ comes from (default: FLEET_BROKER, else AMQP_URL, else Docker, "
         "else a local server)",
     )
+    group.addoption(
+        "--store",
+        choices=STORES,
+        default="sqlite",
+        help="the store that the tests run over (PostgreSQL: FLEET_POSTGRES_URL, else Docker, "
+        "else a local one)",
+    )
     group.addoption("--broker-image", help="the RabbitMQ image for docker and testcontainers")
 
 
@@ -252,6 +261,29 @@ def fresh_broker(request: pytest.FixtureRequest, broker: RunningBroker) -> Itera
     kind = "docker" if in_docker else "local" if broker.kind == "local" else settings.kind
     with private(settings, kind=kind) as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Postgres]:
+    """The PostgreSQL that all tests of this process share: never kill it."""
+    server = postgresql.provide()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: postgresql.Postgres) -> Iterator[str]:
+    """An empty schema for one test."""
+    with postgres.schema() as url:
+        yield url
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store for one test, of the kind that this run is over."""
+    if request.config.getoption("--store") == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'deep' / 'fleet.sqlite3'}"
 
 
 @pytest.fixture(scope="session")

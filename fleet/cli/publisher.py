@@ -8,8 +8,6 @@ import secrets
 import signal
 import socket
 from contextlib import AsyncExitStack
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 import structlog
@@ -19,7 +17,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.presence import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.settings import load
-from fleet.store.factory import open_store
+from fleet.store.factory import open_store, place_of
 from fleet.store.settings import StoreSettings
 from fleet.store.watched import Watched
 from fleet.telemetry import log as logs
@@ -78,11 +76,8 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
         # The absolute path: a relative STORE_URL means another store in another folder.
-        log.info("bridge starts", source=source.name, store=_place(url), lanes=settings.partitions)
+        log.info(
+            "bridge starts", source=source.name, store=place_of(url), lanes=settings.partitions
+        )
         await bridge.run()
     log.info("bridge stopped")
-
-
-def _place(url: str) -> str:
-    """Where the SQLite file of a good STORE_URL is."""
-    return str(Path(unquote(urlsplit(url).path[1:])).absolute())

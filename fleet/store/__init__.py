@@ -14,7 +14,7 @@ from fleet.store.api import (
     Tx,
     Verdict,
 )
-from fleet.store.factory import open_store
+from fleet.store.factory import open_store, place_of
 from fleet.store.settings import StoreSettings
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "Tx",
     "Verdict",
     "open_store",
+    "place_of",
 ]

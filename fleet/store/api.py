@@ -151,9 +151,18 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 class Tx(Protocol):
     """What a function handed to the store works with, synchronously, in the owner thread.
 
-    A write function is the only writer while it runs: what it reads does not change under it.
+    A function given to `Store.run` or as a write of a `Settled` is the only one that runs, in all
+    processes: what such functions write does not change under it. The journal, the effects and
+    the states of lanes may grow meanwhile on PostgreSQL, where plain commits wait for nobody.
+    It may be called again where its transaction could not be kept, so it does nothing else. Who
+    goes on after an error of a statement puts that statement in a `savepoint`.
     SQL uses `?` for values and what SQLite and PostgreSQL have in common.
     """
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else writes anything at all meanwhile."""
+        ...
 
     def execute(self, sql: str, params: Sequence[Value] = ()) -> int:
         """Run one writing statement; the number of rows it changed."""
@@ -177,8 +186,12 @@ class Tx(Protocol):
         rows: Sequence[Sequence[Value]],
         sql: str,
         answer: Sequence[str],
+        keep: str = "",
     ) -> list[list[Any]]:
-        """The `answer` columns of one SELECT over the relation `rows`, in no order."""
+        """The `answer` columns of one SELECT over the relation `rows`, in no order.
+
+        The rows that it finds in the table `keep` stay as they are until the transaction ends.
+        """
         ...
 
     def savepoint(self) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.store import effects, journal, lanes
+from fleet.store.again import OvertakenError
 from fleet.store.api import Candidate, Settled, Standing, Tx, Verdict
 
 
@@ -13,6 +14,9 @@ def admit(tx: Tx, candidates: Sequence[Candidate], now_ms: int) -> list[Standing
     seen = journal.seen(tx, candidates)
     unseen = [new for new, outcome in zip(candidates, seen, strict=True) if outcome is None]
     claimed = iter(effects.claim(tx, unseen, now_ms))
+    if not tx.alone and any(journal.seen(tx, [new for new in unseen if new.effect])):
+        # Its holder ended it between the two looks: what was claimed is not to be had.
+        raise OvertakenError
     return [next(claimed) if outcome is None else Standing(seen=outcome) for outcome in seen]
 
 

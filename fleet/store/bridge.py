@@ -88,7 +88,8 @@ def _miss(tx: Tx, source: str, missed: Sequence[MissedRange]) -> None:
         ("source", "after_id", "before_id", "at_ms", "events"),
         [(source, row.after, row.before, row.at_ms, row.count) for row in missed],
         "INSERT INTO missed (source, after_id, before_id, at_ms, events)"
-        " SELECT source, after_id, before_id, at_ms, events FROM rows WHERE true"
+        # A relation of rows does not know the type of a column that is NULL throughout.
+        " SELECT source, after_id, before_id, at_ms, CAST(events AS BIGINT) FROM rows WHERE true"
         " ON CONFLICT (source, after_id, before_id) DO NOTHING",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from fleet.core.errors import StateError
+from fleet.store.again import OvertakenError
 from fleet.store.api import Candidate, Claim, Effect, EffectResult, Standing, Tx
 
 _COLUMNS = Effect.__struct_fields__
@@ -133,7 +133,7 @@ def _reserved(
 def _reserve(tx: Tx, effects: Iterable[Effect]) -> None:
     rows = [msgspec.structs.astuple(effect) for effect in effects]
     if rows and tx.bulk(_ANSWER, rows, _RESERVE) != len(rows):
-        raise StateError("An effect changed under the transaction; try again.")
+        raise OvertakenError
 
 
 def _result(result: EffectResult, at_ms: int) -> tuple[str | int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from fleet.core.errors import StoreError
@@ -10,27 +11,59 @@ from fleet.store.api import Store
 from fleet.store.sqlite import SqliteEngine
 from fleet.store.thread import ThreadStore
 
+POSTGRESQL: Final = ("postgresql", "postgres")
+
 
 def open_store(url: str, *, create: bool = True) -> Store:
     """The store at `url`, still to be opened. Raises StoreError for a URL that names none.
 
-    Without `create`, also where nothing has been stored there yet.
+    Without `create`, it or its `open` raises also where nothing has been stored there yet.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise StoreError(_wrong("")) from None
-    # sqlite:///a is the relative path a, sqlite:////a the absolute one, as everywhere else.
-    path = unquote(parts.path[1:])
-    if parts.scheme != "sqlite" or parts.netloc or not path or "\0" in path:
-        raise StoreError(_wrong(parts.scheme))
-    file = Path(path)
+    if _scheme(url) in POSTGRESQL:
+        return _postgresql(url, create=create)
+    file = _file(url)
     if not create and not _is_there(file):
         raise StoreError(
             f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
             " and the workers use."
         )
     return ThreadStore(SqliteEngine(file), SqliteEngine(file))
+
+
+def place_of(url: str) -> str:
+    """Where the store of a good URL is, for a person to read: an absolute path, or a server."""
+    if _scheme(url) not in POSTGRESQL:
+        return str(_file(url).absolute())
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _postgresql(url: str, *, create: bool) -> Store:
+    try:
+        from fleet.store.postgres import PostgresEngine  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise StoreError(
+            f"PostgreSQL needs one more package ({error}); pip install 'flea-fleet[postgres]'."
+        ) from None
+    return ThreadStore(
+        PostgresEngine(url, writes=True, create=create), PostgresEngine(url, writes=False)
+    )
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        raise StoreError(_wrong("")) from None
+
+
+def _file(url: str) -> Path:
+    parts = urlsplit(url)
+    # sqlite:///a is the relative path a, sqlite:////a the absolute one, as everywhere else.
+    path = unquote(parts.path[1:])
+    if parts.scheme != "sqlite" or parts.netloc or not path or "\0" in path:
+        raise StoreError(_wrong(parts.scheme))
+    return Path(path)
 
 
 def _is_there(file: Path) -> bool:
@@ -45,4 +78,7 @@ def _is_there(file: Path) -> bool:
 def _wrong(scheme: str) -> str:
     # Only the scheme: the rest of a wrong URL may hold a password.
     said = f"STORE_URL begins with {scheme!r} but" if scheme not in ("", "sqlite") else "STORE_URL"
-    return f"{said} must be sqlite:///relative/path or sqlite:////absolute/path."
+    return (
+        f"{said} must be sqlite:///relative/path, sqlite:////absolute/path or"
+        " postgresql://user:password@host:5432/database."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fleet.core.errors import StateError
+from fleet.store.again import OvertakenError
 from fleet.store.api import Candidate, Settled, Tx
 
 Key = tuple[str, str]
@@ -30,8 +30,8 @@ _INSERT = f"INSERT INTO journal ({_LIST}) SELECT {_LIST} FROM rows"
 # A CROSS JOIN keeps SQLite from scanning the table and looking rows up in it.
 _SAME = "journal.service = rows.service AND journal.event_id = rows.event_id"
 _INSERT_NEW = f"{_INSERT} WHERE NOT EXISTS (SELECT 1 FROM rows CROSS JOIN journal WHERE {_SAME})"
-# The guard repeats `counts_as_seen`: should a store ever let two writers in, the second one
-# changes fewer rows than it wrote and is rolled back.
+# The guard repeats `counts_as_seen`: of two writers at once the second one changes fewer rows than
+# it wrote, and its transaction is done again.
 _UPSERT = (
     f"{_INSERT} WHERE true ON CONFLICT (service, event_id) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[2:])
@@ -84,12 +84,12 @@ def insert_new(tx: Tx, entries: Sequence[Settled]) -> bool:
 def upsert(tx: Tx, entries: Mapping[Key, Settled]) -> None:
     """Write rows over whatever does not count as seen.
 
-    Raises StateError where a row appeared since it was looked up.
+    Raises OvertakenError where a row appeared since it was looked up.
     """
     if not entries:
         return
     if tx.bulk(_COLUMNS, [_row(entry) for entry in entries.values()], _UPSERT) != len(entries):
-        raise StateError("The journal changed under the transaction; try again.")
+        raise OvertakenError
 
 
 def insert(tx: Tx, entries: Sequence[Settled]) -> int:

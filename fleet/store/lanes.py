@@ -44,7 +44,8 @@ def fenced(tx: Tx, settled: Sequence[Settled]) -> set[tuple[str, str, int]]:
     stamps = {(entry.service, entry.lane, entry.epoch) for entry in settled if entry.lane}
     if not stamps:
         return set()
-    current = _owners(tx, {(service, lane) for service, lane, _ in stamps})
+    # Kept: whoever takes the lane from now on waits until this is committed, and then finds it.
+    current = _owners(tx, {(service, lane) for service, lane, _ in stamps}, keep="lanes")
     return {stamp for stamp in stamps if current.get(stamp[:2], ("", 0))[1] != stamp[2]}
 
 
@@ -87,12 +88,15 @@ _SAVE = (
 )
 
 
-def _owners(tx: Tx, lanes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, int]]:
+def _owners(
+    tx: Tx, lanes: Iterable[tuple[str, str]], keep: str = ""
+) -> dict[tuple[str, str], tuple[str, int]]:
     found = tx.lookup(
         ("service", "lane"),
         list(lanes),
         "SELECT lanes.service, lanes.lane, lanes.owner, lanes.epoch"
         " FROM rows CROSS JOIN lanes WHERE lanes.service = rows.service AND lanes.lane = rows.lane",
         ("service", "lane", "owner", "epoch"),
+        keep,
     )
     return {(service, lane): (owner, epoch) for service, lane, owner, epoch in found}

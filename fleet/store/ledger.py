@@ -9,6 +9,7 @@ import msgspec
 
 from fleet.core.errors import SettingsError
 from fleet.store import archive, effects
+from fleet.store.again import OvertakenError
 from fleet.store.api import Effect, EffectState, Tx
 from fleet.store.archive import Intervention
 
@@ -72,11 +73,14 @@ def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_m
     if old.holder and old.held_until_ms > now_ms:
         seconds = (old.held_until_ms - now_ms + 999) // 1000
         raise SettingsError(f"Effect {key} is in the hands of a worker; wait {seconds} s.")
-    tx.execute(
+    error = "" if ending == "done" else f"resolved: {note}"[:500]
+    changed = tx.execute(
         "UPDATE effects SET state = ?, error = ?, holder = '', held_until_ms = 0, at_ms = ?"
-        " WHERE effect_key = ?",
-        (ending, "" if ending == "done" else f"resolved: {note}"[:500], now_ms, key),
+        " WHERE effect_key = ? AND state = ? AND attempts = ?",
+        (ending, error, now_ms, key, old.state, old.attempts),
     )
+    if not changed:
+        raise OvertakenError
     done = Intervention(now_ms, operator, "resolve", archive.EFFECTS, key, old.state, ending, note)
     archive.note(tx, [done])
     return effects.find(tx, [key])[key]

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import queue
+import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from fleet.core.errors import StateError
+from fleet.store.again import OvertakenError
 from fleet.store.api import Tx
 
 T = TypeVar("T")
 
 GROUP_LIMIT: Final = 256
 """The most jobs that share a transaction, so that the first need not wait for all."""
+
+TRIES: Final = 8
+"""So often a transaction is done that others overtake."""
+
+STOP_S: Final = 10.0
+"""How long a store that is away is waited for at the end."""
 
 # Each SQL statement gives the interpreter lock up and takes it back. A thread asks for it only
 # after a whole interval in which the holder did not let go; a busy event loop lets go for a
@@ -51,30 +60,38 @@ class Engine(Protocol):
         """Let go of the database; raises nothing."""
         ...
 
-    def begin(self) -> None:
-        """Become the one writer."""
+    def begin(self, *, alone: bool) -> None:
+        """Begin to write; `alone`: keep everybody else out who asked for that."""
         ...
 
     def commit(self) -> None:
-        """Make durable what was written since `begin`; raises StateError where that is lost."""
+        """Make durable what was written since `begin`; raises StateError where that is lost.
+
+        It knows: where the answer is lost, it finds out before it returns or raises.
+        """
         ...
 
     def rollback(self) -> None:
         """Undo what was written since `begin`; raises nothing."""
         ...
 
-    def alone(self, work: Callable[[Tx], T]) -> T:
-        """Do `work`, which is one statement, as a transaction of its own."""
+    def at_once(self, work: Callable[[Tx], T]) -> T:
+        """Do `work`, which is one statement, as a transaction of its own; None: undo it."""
+        ...
+
+    def interrupt(self) -> None:
+        """Wait for nothing any longer; called from another thread, before `close`."""
         ...
 
 
 class Job(Generic[T]):
     """Work for the owner thread and the future of its result.
 
-    `shortcut` does the same in one statement, or answers None and has done nothing.
+    `alone`: no other such work runs meanwhile, in any process. `shortcut` does the same in one
+    statement, or answers None and has done nothing.
     """
 
-    __slots__ = ("error", "future", "result", "shortcut", "work", "writes")
+    __slots__ = ("alone", "error", "future", "result", "shortcut", "work", "writes")
 
     def __init__(
         self,
@@ -82,17 +99,20 @@ class Job(Generic[T]):
         future: asyncio.Future[T],
         *,
         writes: bool,
+        alone: bool = True,
         shortcut: Callable[[Tx], T | None] | None = None,
     ) -> None:
         self.work = work
         self.future = future
         self.writes = writes
+        self.alone = alone
         self.shortcut = shortcut
         self.result: T | None = None
         self.error: BaseException | None = None
 
     def attempt(self, run: Callable[[Callable[[Tx], T]], T]) -> None:
         """Keep the result of `run(work)`, or what it raised."""
+        self.result = self.error = None
         try:
             self.result = run(self.work)
         except StopIteration as error:
@@ -100,6 +120,11 @@ class Job(Generic[T]):
             self.error.__cause__ = error
         except BaseException as error:  # noqa: BLE001 - its caller's; the thread must live on
             self.error = error
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether doing it again may go better."""
+        return isinstance(self.error, OvertakenError)
 
     def resolve(self) -> None:
         """Tell the caller, unless it was cancelled; runs in its loop."""
@@ -142,20 +167,21 @@ class Owner:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(None)
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(self._join, thread)
 
     async def submit(
         self,
         work: Callable[[Tx], T],
         *,
         writes: bool,
+        alone: bool = True,
         shortcut: Callable[[Tx], T | None] | None = None,
     ) -> T:
         """The result of `work` in the owner thread; raises what it raised."""
         if self._thread is None or self._loop is None or not self._thread.is_alive():
             raise StateError("The store is closed.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(Job(work, future, writes=writes, shortcut=shortcut))
+        self._jobs.put(Job(work, future, writes=writes, alone=alone, shortcut=shortcut))
         return await future
 
     def _serve(self, opened: asyncio.Future[None]) -> None:
@@ -185,15 +211,27 @@ class Owner:
 
     def _read(self, jobs: Sequence[Job[Any]]) -> None:
         for job in jobs:
-            job.attempt(lambda work: work(self._engine.reader))
+            for _ in range(TRIES):
+                job.attempt(lambda work: work(self._engine.reader))
+                if not job.overtaken:
+                    break
 
     def _write(self, jobs: Sequence[Job[Any]]) -> None:
         if len(jobs) == 1 and self._took_shortcut(jobs[0]):
             return
+        for left in reversed(range(TRIES)):
+            self._write_once(jobs)
+            if not left or not any(job.overtaken for job in jobs):
+                return
+            time.sleep(random.uniform(0, 0.01))  # noqa: S311 - jitter, no secret
+
+    def _write_once(self, jobs: Sequence[Job[Any]]) -> None:
         try:
-            self._engine.begin()
+            self._engine.begin(alone=any(job.alone for job in jobs))
             for job in jobs:
                 job.attempt(self._in_savepoint if len(jobs) > 1 else self._bare)
+            if any(job.overtaken for job in jobs):
+                raise OvertakenError  # noqa: TRY301 - as if the commit had found it
             if all(job.error is not None for job in jobs):
                 self._engine.rollback()
             else:
@@ -207,7 +245,9 @@ class Owner:
         if job.shortcut is None:
             return False
         shortcut = job.shortcut
-        job.attempt(lambda _: self._engine.alone(shortcut))
+        job.attempt(lambda _: self._engine.at_once(shortcut))
+        if job.overtaken:
+            return False
         return job.error is not None or job.result is not None
 
     def _bare(self, work: Callable[[Tx], T]) -> T:
@@ -216,6 +256,12 @@ class Owner:
     def _in_savepoint(self, work: Callable[[Tx], T]) -> T:
         with self._engine.tx.savepoint():
             return work(self._engine.tx)
+
+    def _join(self, thread: threading.Thread) -> None:
+        thread.join(STOP_S)
+        if thread.is_alive():
+            self._engine.interrupt()
+            thread.join()
 
     def _report(self, jobs: Sequence[Job[Any]]) -> None:
         if not jobs or self._loop is None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _FIRST: Final = (
@@ -148,3 +149,9 @@ def statements(version: int, *, keyed: str, serial: str) -> list[str]:
         for migration in MIGRATIONS[version:]
         for statement in migration
     ]
+
+
+def tables() -> frozenset[str]:
+    """The names of all tables."""
+    made = (re.match(r"CREATE TABLE (\w+)", each) for migration in MIGRATIONS for each in migration)
+    return frozenset(found[1] for found in made if found)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fleet.core.errors import FleetError, LogicError, StateError, StoreError
-from fleet.store import schema
+from fleet.store import relation, schema
 from fleet.store.api import Tx, Value
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 class SqliteTx:
     """A transaction over SQLite; see `Tx` for what it promises."""
 
+    alone = True
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.open = False
@@ -60,7 +62,9 @@ class SqliteTx:
 
     def bulk(self, columns: Sequence[str], rows: Sequence[Sequence[Value]], sql: str) -> int:
         """Run one writing statement for many rows; the number of rows it changed."""
-        return self.execute(_with_rows(tuple(columns), sql), (_json(rows),)) if rows else 0
+        return (
+            self.execute(_with_rows(tuple(columns), sql), (relation.encode(rows),)) if rows else 0
+        )
 
     def lookup(
         self,
@@ -68,12 +72,13 @@ class SqliteTx:
         rows: Sequence[Sequence[Value]],
         sql: str,
         answer: Sequence[str],
+        keep: str = "",  # noqa: ARG002 - nobody else writes
     ) -> list[list[Any]]:
         """The `answer` columns of one SELECT over the relation `rows`, in no order."""
         if not rows:
             return []
         # One value instead of many rows: each row fetched takes the interpreter lock anew.
-        found = self._run(_as_json(tuple(columns), sql, tuple(answer)), (_json(rows),))
+        found = self._run(_as_json(tuple(columns), sql, tuple(answer)), (relation.encode(rows),))
         return msgspec.json.decode(found[0][0], type=list[list[Any]])
 
     @contextmanager
@@ -149,7 +154,7 @@ class SqliteEngine:
                 self._connection.close()
             self._connection = None
 
-    def begin(self) -> None:
+    def begin(self, *, alone: bool) -> None:  # noqa: ARG002 - SQLite has one writer at a time
         """Become the one writer, waiting 10 s for others; then StateError."""
         self.tx.lost = None
         _patiently(lambda: self.tx.query("BEGIN IMMEDIATE"))
@@ -167,10 +172,13 @@ class SqliteEngine:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
 
-    def alone(self, work: Callable[[Tx], T]) -> T:
+    def at_once(self, work: Callable[[Tx], T]) -> T:
         """Do one statement as a transaction of its own, waiting 10 s for other writers."""
         self.tx.lost = None
         return _patiently(lambda: work(self.tx))
+
+    def interrupt(self) -> None:
+        """Nothing to be done: no wait here is longer than 10 s."""
 
     def _connect(self) -> None:
         # No waiting inside SQLite: its handler sleeps up to 100 ms at a time, `_patiently` less.
@@ -190,7 +198,7 @@ class SqliteEngine:
             raise StoreError(f"{self._path} is on a file system without WAL; use a local disk.")
         for pragma in _SETUP:
             self.tx.query(pragma)
-        self.begin()
+        self.begin(alone=True)
         try:
             self._migrate()
             self.commit()
@@ -254,23 +262,6 @@ def _advice(error: Exception) -> str:
     if isinstance(error, _BusyError):
         return "end the process that keeps it locked"
     return "set STORE_URL to a file in a folder that you may write"
-
-
-def _json(rows: Sequence[Sequence[Value]]) -> str:
-    """Rows as JSON text. What no database stores (lone surrogates, NUL) becomes U+FFFD."""
-    try:
-        encoded = msgspec.json.encode(rows)
-    except UnicodeEncodeError:
-        encoded = msgspec.json.encode([[_clean(value) for value in row] for row in rows])
-    if b"\\u0000" in encoded:
-        encoded = msgspec.json.encode([[_clean(value) for value in row] for row in rows])
-    return encoded.decode()
-
-
-def _clean(value: Value) -> Value:
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "�")
 
 
 @lru_cache(maxsize=128)

@@ -51,7 +51,9 @@ class ThreadStore:
         """The standing of each candidate, in order; claims of those not seen are reserved."""
         if not any(candidate.effect for candidate in candidates):
             return await self.read(lambda tx: batch.standings(tx, candidates))
-        return await self.run(lambda tx: batch.admit(tx, candidates, now_ms))
+        return await self._owner.submit(
+            lambda tx: batch.admit(tx, candidates, now_ms), writes=True, alone=False
+        )
 
     async def commit(self, settled: Sequence[Settled]) -> list[Verdict]:
         """Write what was handled in one transaction; the verdict of each, in order."""
@@ -59,7 +61,10 @@ class ThreadStore:
             return []
         shortcut = partial(_plain, settled=settled) if batch.is_plain(settled) else None
         return await self._owner.submit(
-            lambda tx: batch.commit(tx, settled), writes=True, shortcut=shortcut
+            lambda tx: batch.commit(tx, settled),
+            writes=True,
+            alone=any(entry.writes for entry in settled),
+            shortcut=shortcut,
         )
 
 

@@ -1,19 +1,12 @@
-"""Every test here runs over every kind of store."""
+"""Every test here runs over the kind of store that `--store` names."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
 from fleet.store import Settled, Store, open_store
-
-
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store of each kind."""
-    return f"{request.param}:///{tmp_path / 'deep' / 'fleet.db'}"
 
 
 @pytest.fixture

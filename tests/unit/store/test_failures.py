@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from fleet.core.errors import StateError, StoreError
@@ -112,8 +113,10 @@ async def test_locked_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_a_full_disk(store: Store, done: Done, *, plain: bool) -> None:
+async def test_a_full_disk(tmp_path: Path, done: Done, *, plain: bool) -> None:
     """A commit without room raises StateError and writes nothing; with room again it works."""
+    store = open_store(f"sqlite:///{tmp_path / 'fleet.db'}")
+    await store.open()
     limit = "PRAGMA max_page_count = "
     pages = (await store.read(lambda tx: tx.query("PRAGMA page_count")))[0][0]
     await store.run(lambda tx: tx.query(f"{limit}{pages + 2}"))
@@ -124,11 +127,12 @@ async def test_a_full_disk(store: Store, done: Done, *, plain: bool) -> None:
     assert await store.read(lambda tx: audit.outcomes(tx, "svc")) == {}
     await store.run(lambda tx: tx.query(f"{limit}1000000"))
     assert set(await store.commit(big)) == {"written"}
+    await store.close()
 
 
 async def test_a_mistake_in_a_statement_is_the_callers(store: Store) -> None:
     """It is raised as it is, and the store goes on."""
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with pytest.raises((sqlite3.Error, psycopg.Error), match="nowhere"):
         await store.run(lambda tx: tx.execute("DELETE FROM nowhere"))
     assert await store.read(audit.effects) == {}
 

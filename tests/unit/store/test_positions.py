@@ -125,7 +125,7 @@ def test_no_order_of_steps_overfills_the_book(tmp_path: Path) -> None:
     def holds(steps: list[tuple[str, int, str, int]]) -> None:
         agent = f"agent-{next(agents)}"
         closed: set[str] = set()
-        engine.begin()
+        engine.begin(alone=True)
         for name, number, pair, ts_ms in steps:
             key = f"{agent}-{number}"
             step(engine.tx, name, order(key, pair, ts_ms, agent))

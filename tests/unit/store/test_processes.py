@@ -25,7 +25,7 @@ def _env() -> dict[str, str]:
 
 
 async def test_processes_that_write_at_once_lose_nothing(store: Store, store_url: str) -> None:
-    """Three writers of one file: every commit succeeds and every row is there."""
+    """Three writers of one store: every commit succeeds and every row is there."""
     count = 60
     writers = [start(store_url, f"w{n}", str(count)) for n in range(3)]
     said = [writer.communicate(timeout=60)[0] for writer in writers]
@@ -55,7 +55,8 @@ async def test_kill_9_in_mid_commit(store_url: str, after: int) -> None:
     assert set(reported) <= kept
     assert len(rows) == 2 * len(kept)
     assert states == [(max(kept), str(max(kept)))]
-    assert await store.read(lambda tx: tx.query("PRAGMA integrity_check")) == [("ok",)]
+    if store_url.startswith("sqlite"):
+        assert await store.read(lambda tx: tx.query("PRAGMA integrity_check")) == [("ok",)]
     await store.close()
 
 

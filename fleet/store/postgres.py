@@ -1,0 +1,270 @@
+"""PostgreSQL: a store for a fleet on several machines."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from fleet.core.backoff import backoff
+from fleet.core.errors import FleetError, StateError, StoreError
+from fleet.store import schema
+from fleet.store.again import OvertakenError
+from fleet.store.api import Tx
+from fleet.store.postgres_link import Address, Connection, lock_of
+from fleet.store.postgres_tx import PostgresReader, PostgresTx
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 10.0
+"""How long a server that does not answer is waited for at the start."""
+KEPT: Final = "7 days"
+"""A writer that has committed nothing for so long is forgotten; if it lives, it is made anew."""
+
+_MARKS: Final = (
+    "CREATE TABLE IF NOT EXISTS commit_marks (writer TEXT PRIMARY KEY, number BIGINT NOT NULL,"
+    " at TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50)"
+)
+_ENTER: Final = (
+    "INSERT INTO commit_marks (writer, number, at) VALUES ($1, 0, now()) ON CONFLICT DO NOTHING"
+)
+# Divides by zero where the number is taken: the transaction is then over, whatever follows.
+_MARK: Final = (
+    "WITH marked AS (UPDATE commit_marks SET number = $2, at = now()"
+    " WHERE writer = $1 AND number < $2 RETURNING 1) SELECT 1 / count(*) FROM marked"
+)
+_FENCE: Final = "UPDATE commit_marks SET number = $2 WHERE writer = $1 AND number < $2"
+
+
+class PostgresEngine:
+    """A PostgreSQL database as the owner thread drives it.
+
+    It connects again whenever it must. A commit whose answer was lost is looked up: with each
+    commit goes its number, which can be taken once. Whoever asks afterwards tries to take it:
+    if it is gone the commit was made, and if not it never will be.
+    """
+
+    def __init__(self, url: str, *, writes: bool, create: bool = True) -> None:
+        self._address = Address(url)
+        self._writes = writes
+        self._create = create
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._delays = _delays()
+        self._not_before = 0.0
+        self._writer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._number = 0
+        self._lock = 0
+        tables = schema.tables()
+        self.tx = PostgresTx(tables)
+        self.reader = PostgresReader(tables, self._connected)
+
+    def open(self) -> None:
+        """Connect and bring the schema up to date; StoreError where a person must act."""
+        try:
+            self._connection = self._first()
+            if self._writes:
+                self._prepare(self._connection)
+            self._check(self._connection)
+            self._lock = lock_of(_schema(self._connection))
+            self._enter(self._connection)
+        except psycopg.Error as error:
+            self.close()
+            raise StoreError(self._cannot_open(error)) from error
+        except FleetError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the database; raises nothing."""
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                if self._writes and not self._connection.closed:
+                    leave = "DELETE FROM commit_marks WHERE writer = $1"
+                    self._connection.execute(leave, (self._writer,))
+            self._drop()
+
+    def interrupt(self) -> None:
+        """Wait for no answer any longer."""
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None:
+            with (
+                suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as line,
+            ):
+                line.shutdown(socket.SHUT_RDWR)
+
+    def begin(self, *, alone: bool) -> None:
+        """Begin; `alone`: when nobody else does, waiting 10 s for others, then StateError."""
+        self.tx.begin(self._connected())
+        if alone:
+            self.tx.query("SELECT pg_advisory_xact_lock(?)", (self._lock,))
+
+    def commit(self) -> None:
+        """Make it durable; raises StateError where it is lost."""
+        if self.tx.lost is not None:
+            raise self.tx.lost
+        if not self.tx.begun:
+            return
+        self._number += 1
+        try:
+            self.tx.finish((_MARK, (self._writer, self._number)), ("COMMIT", ()))
+        except errors.DivisionByZero:
+            self._drop()  # its mark was cleared away; the next connection makes another
+            raise OvertakenError from None
+        except StateError:
+            is_told = self._connection is not None and not self._connection.closed
+            if is_told or not self._is_committed():
+                raise
+
+    def rollback(self) -> None:
+        """Undo everything since `begin`; raises nothing."""
+        connection = self._connection
+        if connection is None or not self.tx.begun:
+            return
+        try:
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._drop()
+
+    def at_once(self, work: Callable[[Tx], T]) -> T:
+        """Do `work` as a transaction of its own; None: undo it."""
+        try:
+            self.begin(alone=False)
+            result = work(self.tx)
+            if result is None:
+                self.rollback()
+            else:
+                self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        return result
+
+    def _connected(self) -> Connection:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        self._drop()
+        left = self._not_before - time.monotonic()
+        if left > 0 or self._stopping.is_set():
+            raise StateError(f"The store at {self._address.place} is away.")
+        try:
+            connection = self._address.connect(writes=self._writes)
+            self._enter(connection)
+        except psycopg.Error as error:
+            self._not_before = time.monotonic() + next(self._delays)
+            reason = self._address.reason(error)
+            raise StateError(f"The store at {self._address.place} is away: {reason}.") from error
+        self._delays, self._connection = _delays(), connection
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    def _enter(self, connection: Connection) -> None:
+        if self._writes:
+            connection.execute(_ENTER, (self._writer,))
+
+    def _is_committed(self) -> bool:
+        """Whether the commit with the last number was made; it is not made any more after this."""
+        while not self._stopping.wait(0.05):
+            try:
+                fenced = self._connected().execute(_FENCE, (self._writer, self._number))
+            except psycopg.Error:
+                self._drop()
+            except StateError:
+                continue
+            else:
+                return fenced.rowcount == 0
+        raise StateError("The store went away amid a commit; whether it was made is not known.")
+
+    def _first(self) -> Connection:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._address.connect(writes=self._writes)
+            except psycopg.OperationalError as error:
+                late = time.monotonic() >= deadline or self._stopping.wait(0.2)
+                if late or self._address.is_final(error):
+                    raise
+
+    def _check(self, connection: Connection) -> None:
+        version = _version(connection)
+        if not version:
+            raise StoreError(
+                f"There is no store at {self._address.place}; set STORE_URL to the one that the"
+                " bridge and the workers use."
+            )
+        if version > schema.VERSION:
+            raise StoreError(
+                f"The store at {self._address.place} has schema {version}, this fleet knows up to"
+                f" {schema.VERSION}; upgrade the fleet or set STORE_URL to another store."
+            )
+
+    def _prepare(self, connection: Connection) -> None:
+        """Bring the schema up to date, one process at a time."""
+        if _version(connection) or self._create:
+            with connection.transaction():
+                lock = lock_of(_schema(connection))
+                connection.execute("SELECT pg_advisory_xact_lock($1)", (lock,))
+                _migrate(connection)
+
+    def _cannot_open(self, error: psycopg.Error) -> str:
+        place, reason = self._address.place, self._address.reason(error)
+        if isinstance(error, errors.InsufficientPrivilege):
+            advice = "give the fleet a database or a schema where it may create tables"
+        elif isinstance(error, errors.DuplicateTable | errors.UndefinedColumn):
+            advice = "something else has these tables; give the fleet a database of its own"
+        else:
+            advice = "see that it runs, and that STORE_URL names it"
+        return f"The store at {place} cannot be opened ({reason}); {advice}."
+
+
+def _migrate(connection: Connection) -> None:
+    version = _version(connection)
+    if version > schema.VERSION:
+        return
+    connection.execute(_MARKS)
+    connection.execute(f"DELETE FROM commit_marks WHERE at < now() - interval '{KEPT}'")
+    if version == schema.VERSION:
+        return
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
+    serial = "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"
+    for statement in schema.statements(version, keyed="", serial=serial):
+        # Ids are compared byte by byte, as in Python and in SQLite, whatever the locale.
+        connection.execute(statement.replace(" TEXT", ' TEXT COLLATE "C"'))
+    connection.execute("INSERT INTO schema_version (version) VALUES ($1)", (schema.VERSION,))
+
+
+def _version(connection: Connection) -> int:
+    """The schema's version; 0 where there is none."""
+    there = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
+    if there is None or not there[0]:
+        return 0
+    found = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _schema(connection: Connection) -> str:
+    found: tuple[Any, ...] | None = connection.execute("SELECT current_schema()").fetchone()
+    if found is None or found[0] is None:
+        raise StoreError("The schema that STORE_URL's search_path names does not exist; create it.")
+    return str(found[0])
+
+
+def _delays() -> Iterator[float]:
+    return backoff(random.uniform, first=0.1, cap=2.0)
