@@ -37,19 +37,18 @@ class Tally:
 
     def settled(self, jobs: Sequence[Job]) -> None:
         """Count a group that was acked."""
-        now_ms = clock.now_ms()
-        done: list[str] = []
-        ages: list[float] = []
-        for job in jobs:
-            event = job.event
-            if job.decision is DONE and event is not None:
-                done.append(event.type)
-                ages.append((now_ms - event.ts) / 1000)
-            else:
-                self._count(job, _outcome(job.decision))
-        for kind, count in Counter(done).items():
+        now_s = clock.now_ms() / 1000
+        done = [job.event for job in jobs if job.decision is DONE and job.event is not None]
+        for kind, count in Counter([event.type for event in done]).items():
             self._events(kind, "done").inc(count)
-        self._ages.add_all(ages)
+        self._ages.extend([now_s - event.ts / 1000 for event in done])
+        if len(done) < len(jobs):
+            for job in jobs:
+                if job.decision is not DONE:
+                    self._count(job, _outcome(job.decision))
+        self._ages.sort()
+        for buckets in self.took.values():
+            buckets.sort()
         if self._has_effects:
             self._effects(jobs)
         self.settled_at = monotonic()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
@@ -11,27 +11,46 @@ from prometheus_client.registry import Collector
 
 
 class Buckets:
-    """The observations under one set of labels, in seconds."""
+    """The observations under one set of labels, in seconds.
 
-    __slots__ = ("bounds", "counts", "total")
+    `add` one, or `extend` by many: they are only noted, and sorted into their buckets together.
+    """
+
+    __slots__ = ("_counts", "_new", "_total", "add", "bounds", "extend")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._new: list[float] = []
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+        self.add: Callable[[float], None] = self._new.append
+        self.extend: Callable[[Iterable[float]], None] = self._new.extend
 
-    def add(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def sort(self) -> None:
+        """Sort what is new into the buckets; to be called now and then, for it is kept until."""
+        new = sorted(self._new)
+        if not new:
+            return
+        self._new.clear()
+        self._total += sum(new)
+        seen = 0
+        for number, bound in enumerate(self.bounds):
+            upto = bisect_right(new, bound, seen)
+            self._counts[number] += upto - seen
+            seen = upto
+        self._counts[-1] += len(new) - seen
 
-    def add_all(self, values: Iterable[float]) -> None:
-        """Count many."""
-        counts, bounds, total = self.counts, self.bounds, 0.0
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            total += value
-        self.total += total
+    @property
+    def counts(self) -> list[int]:
+        """How many lie in each bucket, up to its bound; the last is for those beyond all."""
+        self.sort()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        """The sum of all."""
+        self.sort()
+        return self._total
 
     @property
     def count(self) -> int:

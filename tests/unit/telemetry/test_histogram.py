@@ -23,7 +23,7 @@ def test_a_scrape_shows_what_the_library_s_own_would(single: list[float], many: 
     buckets, child = mine.labels("x", "y"), other.labels("x", "y")
     for value in single:
         buckets.add(value)
-    buckets.add_all(many)
+    buckets.extend(many)
     for value in single + many:
         child.observe(value)
     assert _numbers(generate_latest(ours)) == _numbers(generate_latest(theirs))
@@ -39,7 +39,7 @@ def _numbers(page: bytes) -> dict[str, float]:
 def test_a_quantile_is_the_bound_above_it(values: list[float], share: float):
     """The asked share of the values is at or below the answer, but not below a lower bound."""
     buckets = Buckets(BOUNDS)
-    buckets.add_all(values)
+    buckets.extend(values)
     answer = buckets.quantile(share)
     assert sum(value <= answer for value in values) >= share * len(values)
     lower = [bound for bound in BOUNDS if bound < answer]
