@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fleet.store import Store, open_store
@@ -69,6 +70,13 @@ def on_killer(context, payload):
     os._exit(9)
 
 
+@service.handler("test.hungry")
+def on_hungry(context, payload):
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1 << 20)) * 8)
+
+
 @service.handler("test.plain")
 def on_plain(context, payload):
     maybe_die()
@@ -113,6 +121,13 @@ class Fleet:
     def is_dead(self, name: str) -> bool:
         """Whether it ended."""
         return self._processes[name].poll() is not None
+
+    def memory_mb(self, name: str) -> float:
+        """How much memory it has; 0 once it ended."""
+        try:
+            return psutil.Process(self._processes[name].pid).memory_info().rss / 1e6
+        except psutil.Error:
+            return 0.0
 
     def kill(self, name: str) -> None:
         """Kill -9."""

@@ -17,6 +17,7 @@ from fleet.core.ulid import make_ulid
 from topology import names
 
 DEADLINE_S = 120
+OUT_OF_MEMORY_MB = 400
 PAIRS = ["A/USD", "B/USD", "C/USD"]
 
 
@@ -95,10 +96,14 @@ async def test_workers_that_die_anywhere_lose_and_double_nothing(fleet: Any):
 
 
 @pytest.mark.usefixtures("store")
-async def test_a_message_that_kills_its_worker_takes_nobody_along(fleet: Any):
-    """A killer among a hundred prefetched is parked after its starts; the innocent are done."""
+@pytest.mark.parametrize("kind", ["test.killer", "test.hungry"])
+async def test_a_message_that_kills_its_worker_takes_nobody_along(fleet: Any, kind: str):
+    """A killer among a hundred prefetched is parked after its starts; the innocent are done.
+
+    One ends its process, one eats its memory until the kernel's killer comes: here the test.
+    """
     events = [event("test.plain", {"n": n}) for n in range(99)]
-    killer = event("test.killer", {})
+    killer = event(kind, {})
     events.insert(60, killer)
     await publish(fleet, events)
     lives = 0
@@ -107,6 +112,8 @@ async def test_a_message_that_kills_its_worker_takes_nobody_along(fleet: Any):
             if lives == 0 or fleet.is_dead(f"worker-{lives}"):
                 lives += 1
                 fleet.start(f"worker-{lives}", prefetch=100)
+            if fleet.memory_mb(f"worker-{lives}") > OUT_OF_MEMORY_MB:
+                fleet.kill(f"worker-{lives}")
             await asyncio.sleep(0.1)
     outcomes = await journal(fleet)
     assert outcomes.pop(killer.event_id) == "failed"

@@ -1,167 +1,238 @@
-"""Delays: spread as the policy says, never early, and through the death of the broker."""
+"""Delays: spread as the policy says, never early nor late, and through the death of the broker."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import pytest
+import aio_pika
+import structlog
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
-from fleet.amqp.harvest import open_harvest
 from fleet.amqp.looks import open_looks
 from fleet.amqp.publisher import ConfirmedPublisher
-from fleet.core.envelope import event_headers
-from fleet.core.errors import BrokerError, NetworkError, PublishError
+from fleet.core.envelope import LAST_FAILED_AT, event_headers, read_headers
+from fleet.core.errors import NetworkError, PublishError
 from fleet.core.events import Event, write_event
 from fleet.core.retry import RetryPolicy
 from fleet.core.ulid import make_ulid
 from fleet.store import bindings, open_store
+from fleet.store.audit import outcomes
 from topology import names
 from topology.apply import apply
-from topology.model import ServiceLayout
 from topology.plan import plan
 from workers.context import Context
 from workers.registry import Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
-COUNT = 3000
 DEADLINE_S = 90
-SLACK_S = 10.0
-"""How far behind a busy machine may be; the claim is the bucket's width."""
+FLYING = 3_000
+SPREAD = 1_000
+POLICY = RetryPolicy(attempts=4, base=0.5, cap=2.0)
+BEAT_S = 0.02
+PACE_S = 0.003
+
+log = structlog.get_logger()
+
+
+class Failing:
+    """A service whose handler fails as often as its policy allows but once, and a worker."""
+
+    def __init__(self, url: str, folder: Path, name: str, policy: RetryPolicy) -> None:
+        self.url = url
+        self.kind = name
+        self.service = Service(name)
+        self.store = open_store(f"sqlite:///{folder}/{name}.sqlite3")
+        self.failed = 0
+
+        @self.service.handler(self.kind, retry=policy)
+        def fails(ctx: Context, _payload: dict[str, Any]) -> None:
+            if ctx.attempt < policy.attempts:
+                self.failed += 1
+                raise NetworkError("not yet")
+
+    @property
+    def work(self) -> str:
+        """Its work queue."""
+        return names.work_queue(self.service.name)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """A worker, on the service's layout, while this lasts."""
+        layout = self.service.layout()
+        async with await Admin.open(self.url) as admin:
+            await apply(plan([layout]), admin)
+        await self.store.open()
+        await self.store.run(lambda tx: bindings.record(tx, layout.name, layout.fed, 0))
+        settings = WorkerSettings(amqp_url=self.url, worker_name="worker")
+        stop = asyncio.Event()
+        work = asyncio.create_task(Worker(self.service, settings, self.store).run(stop))
+        yield
+        stop.set()
+        await work
+        await self.store.close()
+
+    async def publish(self, count: int, every_s: float = 0.0) -> None:
+        """So many events, confirmed."""
+        refused: list[PublishError] = []
+        async with publishing(self.url) as publisher:
+            for _ in range(count):
+                now_ms = time.time_ns() // 1_000_000
+                event = Event(make_ulid(now_ms, os.urandom(10)), self.kind, "a", {}, now_ms)
+                await publisher.room()
+                publisher.post(
+                    names.INGEST,
+                    event.type,
+                    write_event(event),
+                    headers=event_headers(event),
+                    settled=lambda error: error is None or refused.append(error),
+                )
+                if every_s:
+                    await asyncio.sleep(every_s)
+            await publisher.drain(30)
+        assert not refused
+
+    async def delayed(self) -> int:
+        """How many wait in a bucket."""
+        async with open_looks(self.url) as looks:
+            buckets = [names.retry(self.service.name, n) for n in range(names.BUCKETS)]
+            return sum(depth.ready for depth in (await looks.depths(buckets)).values())
+
+    async def done(self) -> int:
+        """How many are journalled as done."""
+        found = await self.store.read(lambda tx: outcomes(tx, self.service.name))
+        return found.get("done", 0)
 
 
 @asynccontextmanager
 async def publishing(url: str) -> AsyncIterator[ConfirmedPublisher]:
-    """A publisher that is ready."""
+    """A publisher."""
     async with Link(url, "test") as link, ConfirmedPublisher(link) as publisher:
-        await publisher.room()
         yield publisher
 
 
-async def lay_out(url: str, layout: ServiceLayout) -> Any:
-    """Declare a service."""
-    async with await Admin.open(url) as admin:
-        return await apply(plan([layout]), admin)
-
-
-async def depth(url: str, queue: str) -> int:
-    """How many wait; -1 while the broker is not to be had."""
-    try:
-        async with open_looks(url) as looks:
-            return (await looks.depths([queue]))[queue].ready
-    except (BrokerError, KeyError):
-        return -1
-
-
-async def test_a_killed_broker_loses_no_retry(fresh_broker: Any):
-    """Kill -9 with 3,000 delayed messages in flight: all of them come home, in seconds."""
-    url, layout = fresh_broker.amqp_url, ServiceLayout("test.retries", ("test.*",))
-    await lay_out(url, layout)
-    confirmed: set[str] = set()
-
-    async def delay(publisher: ConfirmedPublisher, number: int) -> None:
-        name, delay_ms = str(number), random.randint(1, 8_000)  # noqa: S311 - jitter
-        bucket = names.bucket(delay_ms)
-        key = names.retry(layout.name, bucket)
-        headers = {"x-number": name}
-        try:
-            await publisher.publish(
-                names.REDELIVER, key, b"{}", headers=headers, expiration_ms=delay_ms
-            )
-        except PublishError:
-            return
-        confirmed.add(name)
-
-    async with publishing(url) as publisher:
-        await asyncio.gather(*(delay(publisher, number) for number in range(COUNT)))
-    assert len(confirmed) == COUNT
-    work = names.work_queue(layout.name)
-    assert await depth(url, work) < COUNT
-    await asyncio.to_thread(fresh_broker.kill)
-    await asyncio.to_thread(fresh_broker.restart)
+async def until(condition: Callable[[], Any]) -> None:
+    """Return once `condition` holds (it may be a coroutine function); fail after the deadline."""
     async with asyncio.timeout(DEADLINE_S):
-        while await depth(url, work) < COUNT:
-            await asyncio.sleep(0.2)
-    back: set[str] = set()
-    async with open_harvest(url, work) as harvest:
-        await harvest.gather(lambda held: back.add(held.headers["x-number"]) is None)
-    assert back == confirmed
+        while True:
+            holds = condition()
+            if await holds if asyncio.iscoroutine(holds) else holds:
+                return
+            await asyncio.sleep(BEAT_S)
 
 
-async def test_retries_are_spread_and_never_early(
-    amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """2,000 failures: delays uniform over 0 to the cap, none early, none later than its bucket."""
-    service = Service("test.jitter")
-    failed: dict[str, float] = {}
-    again: dict[str, float] = {}
-    drawn: list[int] = []
-    real = names.bucket
+async def test_a_killed_broker_loses_no_retry(fresh_broker: Any, tmp_path: Path):
+    """Kill -9 with 3,000 retries in flight: each comes home to the worker and is done."""
+    policy = RetryPolicy(attempts=2, base=10.0, cap=10.0)
+    failing = Failing(fresh_broker.amqp_url, tmp_path, "test.flying", policy)
+    async with failing.working():
+        await failing.publish(FLYING)
+        await until(lambda: failing.failed >= FLYING)
+        assert await failing.delayed() > FLYING // 3
+        await asyncio.to_thread(fresh_broker.kill)
+        began = time.monotonic()
+        await asyncio.to_thread(fresh_broker.restart)
 
-    def bucket(delay_ms: int, buckets: int = names.BUCKETS) -> int:
-        drawn.append(delay_ms)
-        return real(delay_ms, buckets)
+        async def all_done() -> bool:
+            return await failing.done() == FLYING
 
-    @service.handler("test.fails", retry=RetryPolicy(attempts=2, base=2.0, cap=2.0))
-    def fails(ctx: Context, _payload: dict[str, Any]) -> None:
-        if ctx.attempt == 1:
-            failed[ctx.event.event_id] = time.monotonic()
-            raise NetworkError("not yet")
-        again[ctx.event.event_id] = time.monotonic()
+        await until(all_done)
+        log.info("all came home", seconds=round(time.monotonic() - began, 1))
 
-    monkeypatch.setattr("workers.roads.names.bucket", bucket)
-    store = open_store(f"sqlite:///{tmp_path}/fleet.sqlite3")
-    await store.open()
-    layout = service.layout()
-    await lay_out(amqp_url, layout)
-    await store.run(lambda tx: bindings.record(tx, service.name, layout.fed, 0))
-    settings = WorkerSettings(amqp_url=amqp_url, worker_name="worker")
-    stop = asyncio.Event()
-    work = asyncio.create_task(Worker(service, settings, store).run(stop))
-    count = 2000
-    async with publishing(amqp_url) as publisher:
-        for _ in range(count):
-            now_ms = time.time_ns() // 1_000_000
-            event = Event(make_ulid(now_ms, os.urandom(10)), "test.fails", "a", {}, now_ms)
-            await publisher.room()
-            publisher.post(
-                names.INGEST,
-                event.type,
-                write_event(event),
-                headers=event_headers(event),
-                settled=lambda _: None,
-            )
-        await publisher.drain(30)
-    async with asyncio.timeout(DEADLINE_S):
-        while len(again) < count:
-            assert not work.done(), work.result()
-            await asyncio.sleep(0.05)
-    stop.set()
-    await work
-    await store.close()
-    _check_uniform(drawn, 2000)
-    waits = sorted(again[name] - failed[name] for name in again)
-    # The n-th shortest wait is at least the n-th shortest delay: nobody came early.
-    assert all(
-        wait >= delay / 1000 - 0.002 for wait, delay in zip(waits, sorted(drawn), strict=True)
+
+class Witness:
+    """Stands where retries come home: measures each one, and then lets it go on to its worker."""
+
+    def __init__(self, *services: Failing) -> None:
+        self._services = {each.work for each in services}
+        self.delays_ms: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        """What was drawn, by the work queue and the attempt that had failed."""
+        self.late_s: dict[str, list[float]] = defaultdict(list)
+        """How much later than its delay each came."""
+        self.beyond_s: dict[str, list[float]] = defaultdict(list)
+        """How much later than the longest delay of its bucket."""
+        self._channel: Any = None
+
+    @asynccontextmanager
+    async def standing(self, url: str) -> AsyncIterator[None]:
+        """Take the place of the work queues behind `pf.redeliver`, while this lasts."""
+        async with await aio_pika.connect(url) as connection:
+            self._channel = await connection.channel()
+            redeliver = await self._channel.get_exchange(names.REDELIVER, ensure=False)
+            own = await self._channel.declare_queue("witness", durable=True)
+            for work in self._services:
+                await own.bind(redeliver, work)
+                home = await self._channel.get_queue(work, ensure=False)
+                await home.unbind(redeliver, work)
+            await own.consume(self._measure)
+            yield
+
+    async def _measure(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        now_s, headers = time.time(), cast("dict[str, Any]", dict(message.headers))
+        work = str(message.routing_key)
+        (death, *_) = headers.pop("x-death")  # the bucket's entry
+        delay_ms = int(death["original-expiration"])
+        self.delays_ms[work][read_headers(headers).attempt - 1].append(delay_ms)
+        waited_s = now_s - datetime.fromisoformat(headers[LAST_FAILED_AT]).timestamp()
+        self.late_s[work].append(waited_s - delay_ms / 1000)
+        bound_ms = names.bucket_ms(names.bucket(delay_ms))
+        self.beyond_s[work].append(waited_s - bound_ms / 1000)
+        on = aio_pika.Message(message.body, headers=headers, delivery_mode=2)
+        await self._channel.default_exchange.publish(on, work)
+        await message.ack()
+
+
+async def test_retries_are_spread_as_the_policy_says(amqp_url: str, tmp_path: Path):
+    """3,000 retries: uniform up to each attempt's ceiling, none early, none beyond its bucket.
+
+    How slow the machine is at the time, retries without a delay say: they take the same road.
+    """
+    failing = Failing(amqp_url, tmp_path, "test.failing", POLICY)
+    prompt = Failing(amqp_url, tmp_path, "test.prompt", RetryPolicy(attempts=4, cap=0.0))
+    witness = Witness(failing, prompt)
+    async with failing.working(), prompt.working(), witness.standing(amqp_url):
+        meter = asyncio.create_task(prompt.publish(10_000, BEAT_S))
+        await failing.publish(SPREAD, PACE_S)
+
+        async def all_done() -> bool:
+            assert not meter.done(), meter.result()
+            return await failing.done() == SPREAD
+
+        await until(all_done)
+        meter.cancel()
+        await asyncio.gather(meter, return_exceptions=True)
+    delays = witness.delays_ms[failing.work]
+    assert {attempt: len(drawn) for attempt, drawn in delays.items()} == dict.fromkeys(
+        (1, 2, 3), SPREAD
     )
-    assert waits[-1] < 2 + names.bucket_ms(real(2000)) / 1000 + SLACK_S
+    for attempt, drawn in delays.items():
+        check_uniform(drawn, POLICY.ceiling(attempt) * 1000)
+    assert min(witness.late_s[failing.work]) > -0.002
+    for share in (0.9, 0.99, 1.0):
+        late_s = at(share, witness.beyond_s[failing.work])
+        slow_s = at(share, witness.late_s[prompt.work])
+        log.info("beyond the bucket", share=share, seconds=round(late_s, 3), slow=round(slow_s, 3))
+        assert late_s < 0.1 + 2 * slow_s
 
 
-def _check_uniform(drawn: list[int], ceiling: int) -> None:
+def at(share: float, values: Sequence[float]) -> float:
+    """The value that this share of all do not exceed."""
+    return sorted(values)[round(share * (len(values) - 1))]
+
+
+def check_uniform(drawn_ms: Sequence[int], ceiling_ms: float) -> None:
     """The Kolmogorov-Smirnov distance to full jitter; by chance it is larger once in 10^6 runs."""
-    ordered = sorted(drawn)
-    count = len(ordered)
+    ordered, count = sorted(drawn_ms), len(drawn_ms)
     assert ordered[0] > 0
-    assert ordered[-1] <= ceiling
-    distance = max(abs((n + 1) / count - each / ceiling) for n, each in enumerate(ordered))
+    assert ordered[-1] <= ceiling_ms
+    distance = max(abs((n + 1) / count - each / ceiling_ms) for n, each in enumerate(ordered))
     assert distance < 2.7 / count**0.5
