@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from agent.alerting import handlers as alert_handlers
 from agent.candles import on_candle
 from agent.desk import SERVICE, Desk, open_desk
@@ -30,6 +32,7 @@ CLOSE_DEADLINE_CALLS: Final = 2
 CLOSE_ATTEMPTS: Final = 100
 """It is never too late to close a position."""
 
+_TWIN: Final = Ack(skipped="a tick of this moment was counted")
 _USELESS: Final = Ack(skipped="no price, or older than one before")
 
 
@@ -68,14 +71,23 @@ def on_tick(ctx: Context, tick: MarketTick) -> Decision | None:
     if not 0 < len(tick.pair) <= LONGEST_PAIR:
         raise DataError(f"a pair of {len(tick.pair)} characters is no market")
     desk: Desk = ctx.app
+    if _is_twin(ctx.state, tick):
+        return _TWIN
     window, signal = desk.strategy.step(ctx.state, tick, ctx.event.ts)
-    if window is ctx.state:
+    if window is ctx.state or window is None:
         return _USELESS
-    ctx.keep(window)
+    ctx.keep(msgspec.structs.replace(window, synthetic=True) if tick.synthetic else window)
     if signal is not None:
         order = order_of(desk, tick.pair, signal, desk.strategy)
         ctx.emit("order.requested", order, key=order.key)
     return None
+
+
+def _is_twin(window: Window | None, tick: MarketTick) -> bool:
+    """Whether it tells of a moment that a synthetic tick, or the stream, has told of already."""
+    if window is None or not (tick.synthetic or window.synthetic):
+        return False
+    return tick.timestamp_ms == window.last_ms
 
 
 def _key(order: OrderRequested) -> str:

@@ -21,6 +21,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     last_ms: int = 0
     long_minute: int = -1
     short_minute: int = -1
+    synthetic: bool = False
+    """Whether the last price was put in where the stream had none."""
 
 
 class Signal(msgspec.Struct, frozen=True, gc=False):

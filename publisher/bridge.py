@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import StateError
 from fleet.store import cursors
 from fleet.store.api import Lease, Store
+from publisher.beside import Beside
 from publisher.book import Book
 from publisher.lanes import check_lanes
 from publisher.lease import Leadership
@@ -33,7 +34,8 @@ class Bridge:
 
     The cursor in the store moves only over the contiguous settled prefix. A term that ends any
     other way than by `stop` saves nothing more; the next one begins at the saved cursor, and what
-    is published twice then is absorbed by the journal of its readers.
+    is published twice then is absorbed by the journal of its readers. `beside` works while the
+    lease is held; `ticked` hears the payload of each tick.
     """
 
     def __init__(
@@ -43,8 +45,13 @@ class Bridge:
         store: Store,
         leadership: Leadership,
         limits: Limits,
+        *,
+        beside: Sequence[Beside] = (),
+        ticked: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         self._source = source
+        self._beside = beside
+        self._ticked = ticked
         self._publisher = publisher
         self._store = store
         self._leadership = leadership
@@ -109,6 +116,7 @@ class Bridge:
             _task(self._save_regularly(outbox, book)),
             _task(self._leadership.keep()),
             _task(self._publisher.refused()),
+            *(_task(each.run()) for each in self._beside),
         ]
         ends = [reading, stopping, *others]
         try:
@@ -125,12 +133,16 @@ class Bridge:
             await _end([reading, *others])
 
     async def _read(self, outbox: Outbox, cursor: str) -> None:
-        reader = Reader(self._source.name, cursor, partitions=self._limits.partitions)
+        reader = Reader(
+            self._source.name, cursor, partitions=self._limits.partitions, ticked=self._ticked
+        )
         async with aclosing(self._source.frames(lambda: reader.cursor)) as arrivals:
             async for arrival in arrivals:
                 if isinstance(arrival, Gap):
                     log.warning("events missed", after=arrival.after, reason=arrival.reason)
                     reader.gap(arrival)
+                    for each in self._beside:
+                        each.gap()
                     continue
                 if not outbox.open:
                     await outbox.room()

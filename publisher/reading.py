@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -50,11 +50,19 @@ class Reader:
     """Reads the frames of one source in order of arrival, from `cursor` on.
 
     Ticks carry the header `partition`, out of `partitions`; those of one pair, and events of one
-    type, share a publishing lane.
+    type, share a publishing lane. `ticked` hears the payload of each tick.
     """
 
-    def __init__(self, source: str, cursor: str, *, partitions: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        cursor: str,
+        *,
+        partitions: int,
+        ticked: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
         self._source = source
+        self._ticked = ticked
         self._partitions = partitions
         self._gap: Gap | None = None
         self.cursor = cursor
@@ -70,6 +78,8 @@ class Reader:
             headers: dict[str, Any] = {"x-event-id": event.event_id, "x-event-type": event.type}
             if event.type in LIVE_ONLY:
                 lane = headers[names.PARTITION] = self._partition(event)
+                if self._ticked is not None:
+                    self._ticked(event.payload)
             else:
                 lane = _lane(event.type)
         except EnvelopeError as error:

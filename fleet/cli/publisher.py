@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import click
 import structlog
@@ -23,9 +24,13 @@ from fleet.store.watched import Watched
 from fleet.telemetry import log as logs
 from fleet.telemetry.health import served
 from fleet.telemetry.settings import HealthSettings, LogSettings
+from publisher.beside import Beside, OwnEvents
 from publisher.bridge import Bridge
 from publisher.lease import Leadership
+from publisher.schedule import built_in
 from publisher.settings import BridgeSettings, load_settings
+from publisher.sources.clock import Clock, read_schedules
+from publisher.sources.prices import Newest, PriceFill
 from publisher.sources.stream import StreamSource
 from topology import names
 
@@ -54,6 +59,10 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         topics=settings.topic_list(),
         silence_s=settings.silence_s,
     )
+    schedules = built_in(settings.health_s, settings.reconcile_s)
+    path = settings.schedules
+    if path is not None and path != Path():  # an empty variable is no file
+        schedules += read_schedules(path)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         url = load(StoreSettings).url
@@ -70,7 +79,29 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         await stack.enter_async_context(publisher)
         name = f"bridge:{agent}"
         leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
-        bridge = Bridge(source, publisher, store, leadership, settings.limits())
+        newest = Newest()
+        own = OwnEvents(publisher, store, holder, partitions=settings.partitions)
+        beside: list[Beside] = [Clock(own, store, agent, schedules)]
+        if settings.fill_s:
+            beside.append(
+                PriceFill(
+                    own,
+                    newest,
+                    url=settings.api_url,
+                    agent=agent,
+                    key=key,
+                    every_s=settings.fill_s,
+                )
+            )
+        bridge = Bridge(
+            source,
+            publisher,
+            store,
+            leadership,
+            settings.limits(),
+            beside=beside,
+            ticked=newest.note,
+        )
         bridge.health.check("store", lambda: store.trouble)
         await stack.enter_async_context(served(load(HealthSettings), bridge.health))
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -40,4 +40,12 @@ def lane_counts(tx: Tx) -> dict[str, int]:
     return {service: int(pattern.removeprefix(_LANES)) for service, pattern in rows}
 
 
+def wants(tx: Tx, event_type: str) -> bool:
+    """Whether any service is fed with events of this type."""
+    domain = event_type.partition(".")[0]
+    patterns = (event_type, f"{domain}.*", f"{domain}.#", "*", "#", "*.*")
+    marks = ", ".join("?" * len(patterns))
+    return bool(tx.query(f"SELECT 1 FROM bindings WHERE pattern IN ({marks}) LIMIT 1", patterns))
+
+
 _LANES: Final = "/"  # no pattern begins so: a row "/16" is the number of lanes

@@ -43,9 +43,17 @@ class Lane:
         self.state: Any = None
         self.emitted: list[Any] = []
 
-    def tick(self, price: Decimal | int, at: int, pair: str = "BTC/USDT", ts: int = 0) -> Any:
+    def tick(
+        self,
+        price: Decimal | int,
+        at: int,
+        pair: str = "BTC/USDT",
+        ts: int = 0,
+        *,
+        synthetic: bool = False,
+    ) -> Any:
         """Deliver one tick."""
-        payload = MarketTick(pair, Decimal(price), at)
+        payload = MarketTick(pair, Decimal(price), at, synthetic=synthetic)
         event = self._floor.event_of(payload, "market.tick", ts or at)
         context = Context(
             event,
@@ -192,3 +200,16 @@ async def test_an_id_from_the_future_does_not_freeze_what_is_known(
     poison = msgspec.structs.replace(poison, event_id="7" + "Z" * 25)
     assert isinstance(await runner.run(poison), Fail)
     assert not await store.read(lambda tx: records.is_paused(tx, AGENT))
+
+
+def test_a_moment_is_counted_once_whoever_tells_of_it(lane: Lane, floor: SimpleNamespace) -> None:
+    """Real and synthetic tick of one moment, in any order: one of them; what is newer counts."""
+    at = floor.now()
+    lane.play([1000] * 3, at)
+    assert lane.tick(1000, at + 200, synthetic=True).skipped
+    assert len(lane.state.prices) == 3
+    lane.tick(1001, at + 300, synthetic=True)
+    assert lane.tick(1001, at + 300).skipped
+    lane.tick(1002, at + 300 + 1)
+    lane.tick(1002, at + 300 + 1)
+    assert lane.state.prices == (1000, 1000, 1000, 1001, 1002, 1002)

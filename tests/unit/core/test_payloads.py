@@ -51,6 +51,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "timestamp_ms": 5,
         "key": "k",
     },
+    "order.close_requested": {"key": "k", "position": "p", "pair": "B"},
     "faucet.claim_requested": {"key": "k"},
     "payment.release_requested": {
         "key": "k",

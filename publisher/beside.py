@@ -1,0 +1,100 @@
+"""What the leading bridge publishes beside its source: events of its own making."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, Protocol
+
+import structlog
+
+from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.core.backoff import backoff
+from fleet.core.envelope import event_headers
+from fleet.core.errors import PublishError, PublishNacked, StateError
+from fleet.core.events import Event, write_event
+from fleet.core.payloads import LIVE_ONLY
+from fleet.store import bindings, journal
+from fleet.store.api import BRIDGE, Settled, Store
+from topology import names
+
+NOTHING: Final[Mapping[str, Any]] = {}
+
+log = structlog.get_logger("publisher.beside")
+
+
+class Beside(Protocol):
+    """Work that only the leading bridge does; it is cancelled when the term ends."""
+
+    async def run(self) -> None:
+        """Work until cancelled; what it raises ends the bridge."""
+        ...
+
+    def gap(self) -> None:
+        """Hear that the source has missed something."""
+        ...
+
+
+class OwnEvents:
+    """Publishes events that the bridge makes itself, under ids that are the same if made again.
+
+    Unlike what comes from a source they have no cursor: who makes one makes it again until it is
+    published.
+    """
+
+    def __init__(
+        self, publisher: ConfirmedPublisher, store: Store, holder: str, *, partitions: int
+    ) -> None:
+        self._publisher = publisher
+        self._store = store
+        self._holder = holder
+        self._partitions = partitions
+
+    async def wanted(self, event_type: str) -> bool:
+        """Whether any service is fed with this type: an event that nobody wants is not made."""
+        try:
+            return await self._store.read(partial(bindings.wants, event_type=event_type))
+        except StateError:
+            return False
+
+    async def publish(self, event: Event, headers: Mapping[str, Any] = NOTHING) -> None:
+        """Return once it is confirmed, tried for as long as it takes.
+
+        A full queue refuses what is live-only for good; then it is journalled as shed.
+        """
+        known = {**event_headers(event), **headers}
+        is_live = event.type in LIVE_ONLY
+        if is_live:
+            known[names.PARTITION] = names.partition(str(event.payload["pair"]), self._partitions)
+        for delay in backoff(random.uniform, first=0.1, cap=5.0):
+            try:
+                await self._publisher.publish(
+                    names.INGEST, event.type, write_event(event), headers=known
+                )
+            except PublishNacked as error:
+                if is_live:
+                    return await self._shed(event, str(error))
+                log.warning("not published yet", type=event.type, reason=str(error))
+            except PublishError as error:
+                log.warning("not published yet", type=event.type, reason=str(error))
+            else:
+                return None
+            await asyncio.sleep(delay)
+        return None
+
+    async def _shed(self, event: Event, reason: str) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        row = Settled(
+            service=BRIDGE,
+            event_id=event.event_id,
+            outcome="shed",
+            attempt=0,
+            worker=self._holder,
+            at_ms=now_ms,
+            reason=reason,
+            age_ms=now_ms - event.ts,
+        )
+        await self._store.run(lambda tx: journal.insert(tx, [row]))

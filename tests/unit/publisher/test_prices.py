@@ -1,0 +1,87 @@
+"""Synthetic ticks: only where the stream had none, never older, never twice."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.core.events import read_event, write_event
+from publisher.sources.prices import Newest, Quote, read_quotes, synthetic
+
+NOW = 1_800_000_000_000
+EVERY_MS = 60_000
+
+
+def tick(pair: str, at_ms: int, price: Any = 1) -> dict[str, Any]:
+    """The payload of a tick of the stream."""
+    return {"pair": pair, "price": price, "timestamp_ms": at_ms}
+
+
+def test_only_what_is_newer_than_the_stream_is_filled_in():
+    """Of the same moment or older: the stream has told; newer or never told: a gap."""
+    newest = Newest()
+    newest.note(tick("A", NOW - 5))
+    newest.note(tick("A", NOW - 9))
+    quotes = [
+        Quote("A", Decimal(1), NOW - 5),
+        Quote("A", Decimal(1), NOW - 7),
+        Quote("A", Decimal(2), NOW - 4),
+        Quote("B", Decimal(3), NOW - 100),
+        Quote("C", Decimal(3), NOW + 10_000_000),
+    ]
+    found = newest.missing(quotes, NOW, EVERY_MS)
+    assert [(one.pair, one.timestamp_ms) for one in found] == [("A", NOW - 4), ("B", NOW - 100)]
+
+
+def test_a_quote_without_a_time_is_one_of_this_second():
+    """It is a gap only where the stream was silent about the pair for a whole period."""
+    newest = Newest()
+    newest.note(tick("A", NOW - EVERY_MS + 1))
+    newest.note(tick("B", NOW - EVERY_MS))
+    quotes = [Quote("A", Decimal(1)), Quote("B", Decimal(1))]
+    found = newest.missing(quotes, NOW + 7, EVERY_MS + 7)
+    assert [(one.pair, one.timestamp_ms) for one in found] == [("B", NOW)]
+
+
+@given(st.lists(st.integers(1, 100)), st.integers(1, 100))
+def test_never_older_than_the_newest(times: list[int], quoted: int):
+    """Whatever came in whatever order, a synthetic tick is newer than all of it."""
+    newest = Newest()
+    for at in times:
+        newest.note(tick("A", NOW + at))
+    found = newest.missing([Quote("A", Decimal(1), NOW + quoted)], NOW, EVERY_MS)
+    assert bool(found) == (quoted > max(times, default=0))
+
+
+@pytest.mark.parametrize("price", [0, -1, "7", None, [], Decimal(0)])
+def test_a_price_that_is_none_is_doubted(price: Any):
+    """A bad tick asks for the fallback source, and hides no gap."""
+    newest = Newest()
+    newest.note(tick("A", NOW, price))
+    assert newest.doubted
+    assert newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
+
+
+def test_a_synthetic_tick_says_so_and_is_the_same_each_time():
+    """Two bridges that ask in the same moment make one event."""
+    event = synthetic(Quote("A", Decimal("1.50"), NOW), "pf_agent_a")
+    assert event == synthetic(Quote("A", Decimal("1.50"), NOW), "pf_agent_a")
+    read = read_event(write_event(event), NOW)
+    assert read.payload["synthetic"] is True
+    assert (read.ts, read.payload["timestamp_ms"]) == (NOW, NOW)
+    assert synthetic(Quote("B", Decimal(1), NOW), "pf_agent_a").event_id != event.event_id
+
+
+def test_what_is_no_quote_is_left_out():
+    """One bad entry does not cost the others."""
+    body = (
+        b'{"pairs":[{"pair":"A","price":1.5,"timestamp_ms":5,"more":1},{"pair":"","price":1},'
+        b'{"pair":"B","price":0},{"pair":"C","price":"NaN"},{"pair":"D"},7,{"pair":"E","price":2}]}'
+    )
+    assert read_quotes(body) == [Quote("A", Decimal("1.5"), 5), Quote("E", Decimal(2))]
+    with pytest.raises(ValueError, match="pairs"):
+        read_quotes(b'{"error":"no"}')
