@@ -42,7 +42,7 @@ hypothesis_settings.load_profile("fleet")
 ROOT = Path(__file__).parent.parent
 KINDS = ("given", "docker", "local", "testcontainers")
 STORES = ("sqlite", "postgresql")
-MARKED = ("integration", "chaos", "e2e")
+MARKED = ("integration", "chaos", "e2e", "compose")
 
 
 class ContainerBroker(RunningBroker):
