@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCKS = ("requirements.lock", "requirements-build.lock")
-EXTRAS = ("otel", "postgres")
+EXTRAS = ("alerts", "otel", "postgres")
 """Those that the image has; the others are for people who develop it."""
 
 
