@@ -10,7 +10,7 @@ from typing import Final
 
 from fleet.audit.ids import Id, pack, pack_if_ulid
 from fleet.core.ulid import MAX_MS, make_ulid
-from fleet.store import archive, audit
+from fleet.store import archive, audit, positions
 from fleet.store.api import BRIDGE, Store, Tx
 
 LAST: Final = make_ulid(MAX_MS, b"\xff" * 10)
@@ -90,7 +90,6 @@ def percentile(counted: Counter[int], share: float) -> int | None:
 
 
 def _read(tx: Tx, shed: frozenset[Id]) -> Books:
-    positions = tx.query("SELECT state, count(*) FROM positions GROUP BY state")
     doubled = tx.query(
         "SELECT count(*) FROM (SELECT venue_id FROM positions WHERE venue_id <> ''"
         " GROUP BY venue_id HAVING count(*) > 1) AS twice"
@@ -100,7 +99,7 @@ def _read(tx: Tx, shed: frozenset[Id]) -> Books:
         missed=tuple((row.after, row.before, row.count) for row in audit.missed(tx)),
         quarantined=audit.quarantined(tx),
         effects=audit.effects(tx),
-        positions=dict(positions),
+        positions=positions.by_state(tx),
         doubled=int(doubled[0][0]),
         archived=archive.counts(tx),
     )

@@ -84,21 +84,20 @@ async def _audit(subjects: Sequence[Subject], witness: str | None) -> Findings:
     store = open_store(load(StoreSettings).url, create=False)
     await store.open()
     try:
-        unacked = _unacked(settings)
         async with Auditor(
-            settings.amqp_url, store, subjects, unacked=unacked, witness=witness
+            settings.amqp_url, store, subjects, unacked=unacked(settings), witness=witness
         ) as auditor:
             return await auditor.patient(PATIENCE_S)
     finally:
         await store.close()
 
 
-def _unacked(settings: TopologySettings) -> Callable[[Sequence[str]], int | None]:
+def unacked(settings: TopologySettings) -> Callable[[Sequence[str]], int | None]:
     """Asks the management API, where there is one, what consumers have in their hands."""
     url = management_url(settings.amqp_url, settings.management_url)
     vhost = parse(settings.amqp_url).path[1:] or "/"
 
-    def unacked(queues: Sequence[str]) -> int | None:
+    def count(queues: Sequence[str]) -> int | None:
         if url is None:
             return None
         try:
@@ -108,7 +107,7 @@ def _unacked(settings: TopologySettings) -> Callable[[Sequence[str]], int | None
         ours = set(queues)
         return sum(int(q.get("messages_unacknowledged", 0)) for q in found if q.get("name") in ours)
 
-    return unacked
+    return count
 
 
 def report(findings: Findings) -> dict[str, Any]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "broker": "Run a private RabbitMQ until interrupted.",
     "demo": "Show the whole fleet at work on one machine.",
     "effects": "See what was done to the world; resolve or retry it.",
+    "exporter": "Serve what is true of the whole fleet, for Prometheus.",
     "failed": "See why messages failed; replay, resolve or restore them.",
     "mode": "Show or set what the agent may do.",
     "publisher": "Run the bridge: events from their source onto the exchange.",

@@ -39,6 +39,12 @@ def release(tx: Tx, lease: Lease) -> None:
     )
 
 
+def beginning(tx: Tx, prefix: str) -> list[Lease]:
+    """Every lease whose name begins so, held or not."""
+    rows = tx.query("SELECT name, holder, epoch, expires_at_ms FROM leases ORDER BY name")
+    return [Lease(*row) for row in rows if row[0].startswith(prefix)]
+
+
 def held(tx: Tx, lease: Lease) -> bool:
     """Whether nobody has taken the lease since."""
     return bool(

@@ -131,6 +131,11 @@ def open_positions(tx: Tx, agent: str) -> list[Position]:
     return _positions(tx.query(_SELECT + where, (agent,)))
 
 
+def by_state(tx: Tx) -> dict[str, int]:
+    """How many positions there are in each state."""
+    return dict(tx.query("SELECT state, count(*) FROM positions GROUP BY state"))
+
+
 def of_pair(tx: Tx, agent: str, pair: str) -> Position | None:
     """The one that takes the pair's place, if any."""
     where = f" WHERE agent = ? AND pair = ? AND {_LIVE}"

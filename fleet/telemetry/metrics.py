@@ -217,11 +217,11 @@ FAILED_ALARM: Final = Gauge(
     ["service"],
     registry=FLEET,
 )
-UNROUTED_DEPTH: Final = Gauge(
-    "fleet_unrouted_depth", "Messages that nobody wanted.", registry=FLEET
-)
-QUARANTINE_DEPTH: Final = Gauge(
-    "fleet_quarantine_depth", "Frames that could not be read.", registry=FLEET
+PARKED_DEPTH: Final = Gauge(
+    "fleet_parked_depth",
+    "Messages that nobody wanted (unrouted), frames that could not be read (quarantine).",
+    ["queue"],
+    registry=FLEET,
 )
 EFFECTS_STORED: Final = Gauge(
     "fleet_effects_stored",

@@ -26,6 +26,7 @@ FLOORS: Mapping[str, int] = {
     "agent": 3,
     "audits": 3,
     "fleet.audit": 3,
+    "fleet.exporter": 3,
     "replay": 3,
     "sandbox": 3,
     "bench": 4,
