@@ -28,10 +28,13 @@ class Book:
         self._lease = lease
         self._saving = asyncio.Lock()
         self._passed: list[Posting] = []
+        self.passed = 0
+        """How many postings it took note of."""
 
     def add(self, passed: Sequence[Posting]) -> None:
         """Take note of postings that passed, in order; those only confirmed cost a count."""
         self._passed.extend(passed)
+        self.passed += len(passed)
 
     @property
     def oldest(self) -> Posting | None:

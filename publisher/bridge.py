@@ -58,7 +58,7 @@ class Bridge:
         self._limits = limits
         self._stopping = asyncio.Event()
         self._unreadable = Telling("unreadable frames went to quarantine")
-        self._vitals = Vitals(source, publisher)
+        self.vitals = self._vitals = Vitals(source, publisher)
         self.health = self._vitals.health
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ class Vitals:
         self.health = Health(f"bridge of {source.name}")
         self._source = source
         self._term: tuple[Outbox, Book] | None = None
+        self._passed = 0
         self.health.tell("role", lambda: "leader" if self._term else "standby")
         self.health.check("source", self._connected)
         self.health.check("events", self._moving)
@@ -42,6 +43,21 @@ class Vitals:
         oldest = book.oldest or outbox.oldest
         return max(0.0, time.time() - oldest.ts / 1000) if oldest else 0.0
 
+    @property
+    def is_leading(self) -> bool:
+        """Whether it has the lease and publishes."""
+        return self._term is not None
+
+    @property
+    def passed(self) -> int:
+        """How many frames passed the settled prefix, over all its terms."""
+        return self._passed + (self._term[1].passed if self._term else 0)
+
+    @property
+    def unsettled(self) -> int:
+        """How many frames are neither confirmed nor otherwise settled."""
+        return self._term[0].unsettled if self._term else 0
+
     def leads(self, outbox: Outbox, book: Book) -> None:
         """Watch this term."""
         self._term = outbox, book
@@ -49,6 +65,7 @@ class Vitals:
 
     def ended(self) -> None:
         """The term is over."""
+        self._passed = self.passed
         self._term = None
         self._leader.set(0)
 

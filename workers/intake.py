@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from fleet.core.failure import describe, failure
 from fleet.store import journal
 from fleet.store.api import Candidate, Claim, Standing, Store
 from workers import clock
+from workers.holds import Hold, Holds
 from workers.job import Job
 from workers.lanes import LaneKeeper
 from workers.loops import Loops
@@ -47,6 +49,7 @@ class Intake:
         lanes: LaneKeeper,
         pool: Pool,
         finished: Callable[[Job], None],
+        holds: Holds,
     ) -> None:
         self._service = service
         self._worker = worker
@@ -54,6 +57,7 @@ class Intake:
         self._lanes = lanes
         self._pool = pool
         self._finished = finished
+        self._holds = holds
         self._new: list[Delivery] = []
         self._wake = asyncio.Event()
         self._pure = Recent()
@@ -117,6 +121,8 @@ class Intake:
             job.handler = handler = self._service.find(event.type)
             if handler is None:
                 job.decision = Fail(failure("data", "UnknownType", f"nobody handles {event.type}"))
+            elif self._holds.any and (hold := self._hold(delivery, event, handler)):
+                job.decision = hold.postponed(now_ms, random.uniform)
             elif self._waits(job, event, handler):
                 return None
             else:
@@ -134,6 +140,10 @@ class Intake:
     def _lane_key(self, event: Event) -> str:
         lanes = self._service.lanes
         return str(event.payload.get(lanes.key, "")) if lanes else ""
+
+    def _hold(self, delivery: Delivery, event: Event, handler: Handler) -> Hold | None:
+        """What withholds it; a lane whose handler is withheld is closed as a whole."""
+        return None if delivery.origin.is_lane else self._holds.of(event.type, handler)
 
     def _waits(self, job: Job, event: Event, handler: Handler) -> bool:
         """Whether the event is in hand already: then it is looked at again once that is settled."""

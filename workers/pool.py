@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, cast
 
-from fleet.core.decision import Ack, Fail
+from fleet.core.decision import Ack, Decision, Fail
 from fleet.core.events import Event
 from fleet.core.failure import failure
 from fleet.telemetry.histogram import Buckets
@@ -15,6 +16,7 @@ from fleet.telemetry.log import about
 from workers import clock
 from workers.context import Context
 from workers.gate import Gate
+from workers.holds import Holds
 from workers.job import Job
 from workers.lanes import Lane, LaneKeeper
 from workers.loops import Loops
@@ -51,6 +53,7 @@ class Pool:
         started: Started,
         renew: Renew,
         took: Mapping[str, Buckets],
+        holds: Holds,
     ) -> None:
         self._call = call
         self._worker = worker
@@ -59,6 +62,7 @@ class Pool:
         self._started = started
         self._renew = renew
         self._took = took
+        self._holds = holds
         self._gate = Gate()
         self._work: asyncio.Queue[Job] = asyncio.Queue()
         self._suspects: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
@@ -146,7 +150,19 @@ class Pool:
         """Whether a decision stands that needs no handler."""
         if job.decision is None:
             job.decision = judge(job, clock.now_ms())
+        if job.decision is None and self._holds.any:
+            job.decision = self._withheld(job, clock.now_ms())
         return job.decision is not None
+
+    def _withheld(self, job: Job, now_ms: int) -> Decision | None:
+        """The decision for what was paused while it waited here; a closed lane goes back itself."""
+        event, handler = cast("Event", job.event), cast("Handler", job.handler)
+        hold = self._holds.of(event.type, handler)
+        if hold is None or job.delivery.origin.is_lane:
+            return None
+        # With a context, so that the effect which is reserved for it is let go of.
+        job.context = self._context(job, now_ms, None)
+        return hold.postponed(now_ms, random.uniform)
 
     async def _run(self, job: Job) -> None:
         if job.delivery.is_ours and not self._judged(job):

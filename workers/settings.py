@@ -31,5 +31,7 @@ class WorkerSettings(AmqpSettings):
     """Handlers of the work queue that run at a time."""
     silence_s: float = Field(default=15.0, gt=0)
     """Seconds without a delivery after which consuming starts anew (in lanes: four times that)."""
+    halt_after: int = Field(default=5, ge=0, le=1_000_000)
+    """Equal failures in a row, each a bug of the handler, that halt it; 0: never."""
     grace_s: float = Field(default=25.0, gt=0)
     """Seconds that a stop request leaves for what is in flight."""

@@ -25,13 +25,16 @@ class Tally:
 
     def __init__(self, service: Service) -> None:
         self._service = service.name
+        self._find = service.find
         self._types = metrics.bounded(service.handlers)
-        self._ages = metrics.EVENT_AGE_SECONDS.labels(service.name)
+        self.ages = metrics.EVENT_AGE_SECONDS.labels(service.name)
         handlers = service.handlers.values()
         self.took = {
             each.name: metrics.HANDLER_SECONDS.labels(service.name, each.name) for each in handlers
         }
         """How long each handler took, by its name."""
+        self.ends: dict[str, Counter[str]] = {each.name: Counter() for each in handlers}
+        """What became of each handler's deliveries, by its name."""
         self._has_effects = any(each.effect == "once" for each in handlers)
         self.settled_at = monotonic()
 
@@ -41,12 +44,14 @@ class Tally:
         done = [job.event for job in jobs if job.decision is DONE and job.event is not None]
         for kind, count in Counter([event.type for event in done]).items():
             self._events(kind, "done").inc(count)
-        self._ages.extend([now_s - event.ts / 1000 for event in done])
+            if handler := self._find(kind):
+                self.ends[handler.name]["done"] += count
+        self.ages.extend([now_s - event.ts / 1000 for event in done])
         if len(done) < len(jobs):
             for job in jobs:
                 if job.decision is not DONE:
                     self._count(job, _outcome(job.decision))
-        self._ages.sort()
+        self.ages.sort()
         for buckets in self.took.values():
             buckets.sort()
         if self._has_effects:
@@ -59,11 +64,13 @@ class Tally:
 
     def _count(self, job: Job, outcome: str) -> None:
         self._events(job.event.type if job.event else "", outcome).inc()
+        if job.handler is not None:
+            self.ends[job.handler.name][outcome] += 1
         if outcome in ("retried", "failed"):
             counter = metrics.RETRIES if outcome == "retried" else metrics.FAILURES
             counter.labels(self._service, _class(job.decision)).inc()
         if outcome == "done" and job.event is not None:
-            self._ages.add((clock.now_ms() - job.event.ts) / 1000)
+            self.ages.add((clock.now_ms() - job.event.ts) / 1000)
 
     def _events(self, kind: str, outcome: str) -> Increasing:
         known = kind if kind in self._types else metrics.OTHER

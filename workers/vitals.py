@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -17,6 +16,7 @@ from fleet.store import lanes
 from fleet.store.watched import Watched
 from fleet.telemetry import metrics
 from fleet.telemetry.health import Health
+from workers.consumers import Consumers
 from workers.registry import Service
 from workers.tally import Tally
 
@@ -28,9 +28,10 @@ MARGIN_S: Final = 10.0
 class Vitals:
     """Watches one worker.
 
-    Work is done when every consumer stands, deliveries come while the work queue has a backlog,
-    what is in hand gets settled, publishes are answered, and the store commits. A lane's backlog
-    says nothing of this worker: the broker may have made another one the active consumer.
+    Work is done when every consumer stands that is not paused, deliveries come while the work
+    queue has a backlog, what is in hand gets settled, publishes are answered, and the store
+    commits. A lane's backlog says nothing of this worker: the broker may have made another one
+    the active consumer.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Vitals:
         service: Service,
         *,
         work_queue: str,
-        subscriptions: Mapping[str, Subscription],
+        consumers: Consumers,
         consuming: Link,
         publisher: ConfirmedPublisher,
         store: Watched,
@@ -49,7 +50,7 @@ class Vitals:
         self._worker = health.name
         self._patience_s = MARGIN_S + max(each.deadline for each in service.handlers.values())
         self._work_queue = work_queue
-        self._subscriptions = subscriptions
+        self._consumers = consumers
         self._consuming = consuming
         self._publisher = publisher
         self._store = store
@@ -58,28 +59,22 @@ class Vitals:
         self._came = 0
         self._since = self._idle_at = time.monotonic()
         self._starved = ""
-        self.subscribed = False
-        health.check("consumers", self._consumers)
+        health.check("consumers", self._consumption)
         health.check("deliveries", lambda: self._starved)
         health.check("settlement", self._settlement)
         health.check("publisher", lambda: publisher.trouble)
         health.check("store", lambda: store.trouble)
         self._gauge()
 
-    @property
-    def in_hand(self) -> int:
-        """How many deliveries are in our hands."""
-        return sum(each.in_hand for each in self._subscriptions.values())
-
     async def watch(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             await self._ask_store()
-            if not self.in_hand:
+            if not self._consumers.in_hand:
                 self._idle_at = time.monotonic()
-            if self._work_queue in self._subscriptions:
-                await self._look(self._subscriptions[self._work_queue])
+            if self._work_queue in self._consumers.all:
+                await self._look(self._consumers.all[self._work_queue])
 
     async def _ask_store(self) -> None:
         """Ask the store something, so that what it says of itself is about now."""
@@ -98,24 +93,22 @@ class Vitals:
             waited = now - self._since
             self._starved = f"{ready} wait in {work.queue} and none came for {waited:.0f} s"
 
-    def _consumers(self) -> str:
+    def _consumption(self) -> str:
         if not self._consuming.connected:
             return "no connection to the broker"
-        if not self.subscribed:
+        if not self._consumers.subscribed:
             return "still subscribing"
-        away = [queue for queue, one in self._subscriptions.items() if not one.is_consuming]
+        away = self._consumers.away()
         return f"no consumer on {', '.join(away)}" if away else ""
 
     def _settlement(self) -> str:
-        held = self.in_hand
+        held = self._consumers.in_hand
         waited = time.monotonic() - max(self._tally.settled_at, self._idle_at)
         if not held or waited < self._patience_s:
             return ""
         return f"{held} in hand and none was settled for {waited:.0f} s"
 
     def _gauge(self) -> None:
-        metrics.IN_FLIGHT.labels(self._name).set_function(lambda: self.in_hand)
+        metrics.IN_FLIGHT.labels(self._name).set_function(lambda: self._consumers.in_hand)
         metrics.UNCONFIRMED.set_function(lambda: self._publisher.in_flight)
-        metrics.CONSUMERS.labels(self._name).set_function(
-            lambda: sum(each.is_consuming for each in self._subscriptions.values())
-        )
+        metrics.CONSUMERS.labels(self._name).set_function(lambda: len(self._consumers.consuming))

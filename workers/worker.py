@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,32 +10,33 @@ from typing import Any
 import structlog
 
 from fleet.amqp.connection import Link
-from fleet.amqp.consumer import Subscription
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
 from fleet.core.events import Event
 from fleet.store import bindings
 from fleet.store.api import Store
+from fleet.store.presence import Presence
 from fleet.store.watched import Watched
 from fleet.telemetry.health import Health
 from topology import names
+from workers.consumers import Consumers
 from workers.context import Startup
+from workers.halting import Halting
+from workers.holds import Holds
 from workers.intake import Intake
 from workers.job import Job
 from workers.lanes import LaneKeeper
 from workers.loops import Loops
 from workers.middleware import Middleware, compose
-from workers.placement import delay_s, has_priorities, rank
 from workers.pool import Pool
+from workers.pulse import Pulse
 from workers.registry import Service
+from workers.report import Report
 from workers.roads import Roads
 from workers.settings import WorkerSettings
 from workers.settle import Settler
 from workers.tally import Tally
 from workers.vitals import Vitals
-
-_LANE_PATIENCE = 4
-"""A lane moves to another worker when its consumer starts anew; an idle one should not often."""
 
 log = structlog.get_logger("fleet.workers")
 
@@ -67,6 +67,7 @@ class Worker:
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
         self._roads = Roads(layout, self.name)
         self._loops = Loops()
+        self._holds = Holds(service)
         self._tally = Tally(service)
         self._settler = Settler(
             loops=self._loops,
@@ -89,6 +90,7 @@ class Worker:
             started=self._on_suspect,
             renew=self._on_renew,
             took=self._tally.took,
+            holds=self._holds,
         )
         self._intake = Intake(
             loops=self._loops,
@@ -98,34 +100,61 @@ class Worker:
             lanes=self._lanes,
             pool=self._pool,
             finished=self._settler.add,
+            holds=self._holds,
         )
-        self._subscriptions: dict[str, Subscription] = {}
+        self._consumers = Consumers(
+            loops=self._loops,
+            link=self._consuming,
+            layout=layout,
+            settings=settings,
+            holds=self._holds,
+            on_delivery=self._intake.hand_over,
+            on_lane=self._lanes.forget,
+        )
         self.health = Health(self.name)
         self._vitals = Vitals(
             self.health,
             service,
             work_queue=names.work_queue(layout.name),
-            subscriptions=self._subscriptions,
+            consumers=self._consumers,
             consuming=self._consuming,
             publisher=self._publisher,
             store=store,
             tally=self._tally,
         )
+        report = Report(self._tally, self._consumers, self._holds, self.health, settings.prefetch)
+        self._pulse = Pulse(
+            loops=self._loops,
+            store=store,
+            presence=Presence(store, "worker", self.name, service.name),
+            service=service,
+            holds=self._holds,
+            look=report.pulse,
+            obey=self._consumers.obey,
+            publish=self._publish,
+        )
+        self._halting = Halting(
+            service.name, self.name, settings.halt_after, self._holds, self._pulse.wake
+        )
 
     @property
     def consuming(self) -> list[str]:
         """The queues whose subscriptions stand now."""
-        return [queue for queue, one in self._subscriptions.items() if one.is_consuming]
+        return self._consumers.consuming
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain within the grace.
 
         Raises BrokerError where the broker is not to be had at the start, TopologyError where a
-        handler is fed by no binding.
+        handler is fed by no binding, SettingsError where a worker that lives has our name.
         """
         structlog.contextvars.bind_contextvars(worker=self.name, service=self._service.name)
         async with AsyncExitStack() as stack:
             await check_fed(self._service, self._store)
+            await self._pulse.begin()
+            stack.push_async_callback(self._pulse.leave)
+            stack.push_async_callback(self._loops.stop)
+            self._loops.start(self._pulse.run())
             await stack.enter_async_context(self._publishing)
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._consuming)
@@ -134,13 +163,12 @@ class Worker:
             self._pool.start()
             self._intake.start()
             self._loops.start(self._publisher.refused())
-            starting = self._loops.start(self._subscribe(await self._version()))
+            self._consumers.start()
             self._loops.start(self._vitals.watch())
             try:
                 log.info("worker ready")
                 await self._until(stop)
             finally:
-                starting.cancel()
                 await self._drain()
 
     async def _until(self, stop: asyncio.Event) -> None:
@@ -161,59 +189,23 @@ class Worker:
         startup = Startup(self._store, self.name, self._publish)
         return await stack.enter_async_context(self._service.lifespan(startup))
 
+    def _on_settled(self, job: Job) -> None:
+        self.handled += 1
+        self._halting.note(job)
+        if job.passed is not None:
+            job.passed.set()
+        self._intake.release(job)
+
     async def _publish(self, event: Event) -> None:
         message = self._roads.event(event)
         await self._publisher.publish(
             message.exchange, message.key, message.body, headers=message.headers
         )
 
-    async def _version(self) -> str:
-        connection = await self._consuming.connection()
-        version = connection.server_properties.get("version", "")
-        return version.decode() if isinstance(version, bytes) else str(version)
-
-    async def _subscribe(self, version: str) -> None:
-        settings, layout = self._settings, self._layout
-        if layout.patterns:
-            queue = names.work_queue(layout.name)
-            self._add(queue, prefetch=settings.prefetch, is_lane=False, priority=None)
-        if layout.lanes is None:
-            self._vitals.subscribed = True
-            return
-        kind, count = layout.lanes.type, layout.lanes.partitions
-        lanes = [names.lane(layout.name, kind, number) for number in range(count)]
-        began = time.monotonic()
-        for lane in sorted(lanes, key=lambda lane: -rank(self.name, lane)):
-            priority = rank(self.name, lane) if has_priorities(version) else None
-            if priority is None:
-                await asyncio.sleep(began + delay_s(self.name, lane) - time.monotonic())
-            self._add(lane, prefetch=settings.lane_prefetch, is_lane=True, priority=priority)
-        self._vitals.subscribed = True
-
-    def _add(self, queue: str, *, prefetch: int, is_lane: bool, priority: int | None) -> None:
-        self._subscriptions[queue] = subscription = Subscription(
-            self._consuming,
-            queue,
-            self._intake.hand_over,
-            prefetch=prefetch,
-            is_lane=is_lane,
-            priority=priority,
-            silence_s=self._settings.silence_s * (_LANE_PATIENCE if is_lane else 1),
-            on_start=self._lanes.forget if is_lane else None,
-        )
-        self._loops.watch(subscription.start())
-
-    def _on_settled(self, job: Job) -> None:
-        self.handled += 1
-        if job.passed is not None:
-            job.passed.set()
-        self._intake.release(job)
-
     def _on_fenced(self, queue: str) -> None:
         """Hand a lane's deliveries back: what we know of its state is not the truth."""
         self._lanes.forget(queue)
-        if queue in self._subscriptions:
-            self._subscriptions[queue].restart()
+        self._consumers.restart(queue)
 
     async def _on_suspect(self, job: Job) -> int:
         return await self._intake.started(job)
@@ -224,8 +216,8 @@ class Worker:
     async def _drain(self) -> None:
         """Finish what runs, hand back what was only prefetched, close the channels."""
         self.health.draining = True
-        subscriptions = list(self._subscriptions.values())
-        await asyncio.gather(*(one.cancel() for one in subscriptions))
+        self._pulse.wake(say=True)
+        await self._consumers.cancel()
         handed_back = 0
         try:
             async with asyncio.timeout(self._settings.grace_s):
@@ -237,7 +229,7 @@ class Worker:
             log.warning("the grace is over; what still runs comes again")
             handed_back += await self._hand_back()
         await self._loops.stop()
-        await asyncio.gather(*(one.stop() for one in subscriptions))
+        await self._consumers.stop()
         log.info("worker drained", handed_back=handed_back)
 
     async def _hand_back(self) -> int:

@@ -64,6 +64,8 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self._intake: _Intake | None = None
         self._draining = False
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         self._delivered = 0
 
     @property
@@ -79,7 +81,8 @@ class Subscription:
     @property
     def is_consuming(self) -> bool:
         """Whether the broker has confirmed the present consumer."""
-        return self._intake is not None and not self._intake.ended.is_set()
+        intake = self._intake
+        return intake is not None and not intake.cancelled and not intake.ended.is_set()
 
     def start(self) -> asyncio.Task[None]:
         """Begin to consume, as soon as the link is up, and for as long as `stop` is not called.
@@ -97,12 +100,48 @@ class Subscription:
     async def cancel(self) -> None:
         """Take no more deliveries; those in our hands can still be settled."""
         self._draining = True
-        if self._intake is None or self._intake.ended.is_set():
+        await self._cancel()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it takes nothing because it was told so."""
+        return not self._wanted.is_set()
+
+    async def pause(self) -> None:
+        """Take no more deliveries until `resume`.
+
+        Those in our hands can still be settled, but for a lane's: they go back at once and in
+        order, for whoever had the lane next would be given newer ones before them.
+        """
+        self._wanted.clear()
+        if self.origin.is_lane:
+            self.restart()
+        else:
+            await self._cancel()
+
+    async def resume(self) -> None:
+        """Take deliveries again after a pause."""
+        intake, is_new = self._intake, not self._wanted.is_set()
+        self._wanted.set()
+        if not is_new or intake is None or not intake.cancelled:
             return
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
-                await self._intake.channel.basic_cancel(self._intake.tag)
-        except LOSSES:
+                await intake.consume(self._arguments)
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            self.restart()
+
+    async def _cancel(self) -> None:
+        intake = self._intake
+        if intake is None or intake.cancelled or intake.ended.is_set():
+            return
+        intake.cancelled = True
+        try:
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                await intake.channel.basic_cancel(intake.tag)
+        except LOSSES as error:
+            reraise_own_cancellation(error)
             self.restart()
 
     async def stop(self) -> None:
@@ -113,6 +152,7 @@ class Subscription:
     async def _run(self) -> None:
         delays = backoff(random.uniform, first=0.2, cap=15.0)
         while not self._draining:
+            await self._wanted.wait()
             connection = await self._link.connection()
             began = time.monotonic()
             try:
@@ -139,8 +179,8 @@ class Subscription:
                     self._on_start(self.queue)
                 self._intake = intake
                 await intake.consume(self._arguments)
-            if self._draining:
-                return  # a drain that began meanwhile has nothing to wait for here
+            if self._draining or self.is_paused:
+                return  # what began meanwhile has nothing to wait for here
             await self._watch(connection, intake)
         finally:
             intake.line.close()
@@ -184,13 +224,15 @@ class _Intake:
     def __init__(self, channel: AbstractChannel, origin: Origin, hand_over: OnDelivery) -> None:
         self.channel = channel
         self.line = AckLine(channel)
-        self.tag = f"fleet.{uuid.uuid4().hex}"
+        self.tag = ""
+        self.cancelled = False
         self.ended = asyncio.Event()
         self.count = 0
         self._origin = origin
         self._hand_over = hand_over
 
     async def consume(self, arguments: Mapping[str, Any]) -> None:
+        self.tag, self.cancelled = f"fleet.{uuid.uuid4().hex}", False
         self.channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         await self.channel.basic_consume(
             self._origin.queue, _never, consumer_tag=self.tag, arguments=dict(arguments)

@@ -19,6 +19,7 @@ from fleet.amqp.presence import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.settings import load
 from fleet.store.factory import open_store, place_of
+from fleet.store.presence import Presence
 from fleet.store.settings import StoreSettings
 from fleet.store.watched import Watched
 from fleet.telemetry import log as logs
@@ -27,6 +28,7 @@ from fleet.telemetry.settings import HealthSettings, LogSettings
 from publisher.beside import Beside, OwnEvents
 from publisher.bridge import Bridge
 from publisher.lease import Leadership
+from publisher.pulse import beating
 from publisher.schedule import built_in
 from publisher.settings import BridgeSettings, load_settings
 from publisher.sources.clock import Clock, read_schedules
@@ -104,6 +106,8 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         )
         bridge.health.check("store", lambda: store.trouble)
         await stack.enter_async_context(served(load(HealthSettings), bridge.health))
+        presence = Presence(store, "bridge", holder, source.name)
+        await stack.enter_async_context(beating(presence, bridge.vitals))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
         # The absolute path: a relative STORE_URL means another store in another folder.

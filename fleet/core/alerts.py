@@ -34,6 +34,7 @@ KINDS: Final[dict[str, Kind]] = {
     "book_repaired": Kind("warning", "The book was repaired after the venue"),
     "mode_down": Kind("warning", "The agent trades less than it should, or not at all"),
     "shutdown": Kind("critical", "The agent shut down: everything is closed, and stays so"),
+    "handler_halted": Kind("critical", "A handler is halted: it fails in the same way each time"),
     "memory_high": Kind("critical", "A worker ends: its memory is near the limit"),
     "disk_full": Kind("critical", "A worker ends: the disk of its store is nearly full"),
     "store_away": Kind("critical", "The store cannot be written; nothing is handled"),

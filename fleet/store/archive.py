@@ -63,6 +63,10 @@ _RESTORED = (
     "UPDATE archive SET restored_ms = ? WHERE kind = ? AND queue = ? AND message_id = ?"
     " AND digest = ? AND replays = ?"
 )
+_WAITS = (
+    "outcome = 'failed' AND NOT EXISTS (SELECT 1 FROM archive WHERE kind = 'resolved'"
+    " AND message_id = journal.event_id AND restored_ms = 0)"
+)
 _DONE_COLUMNS = Intervention.__struct_fields__
 _DONE_NAMES = {"before": "was", "after": "became"}
 _DONE_LIST = ", ".join(_DONE_NAMES.get(name, name) for name in _DONE_COLUMNS)
@@ -116,12 +120,20 @@ def restored(tx: Tx, entry: Archived, now_ms: int) -> None:
 def oldest_failed(tx: Tx, service: str) -> int:
     """When the oldest journalled failure that nobody resolved was; 0 where there is none."""
     rows = tx.query(
-        "SELECT coalesce(min(at_ms), 0) FROM journal WHERE service = ? AND outcome = 'failed'"
-        " AND NOT EXISTS (SELECT 1 FROM archive WHERE kind = 'resolved'"
-        " AND message_id = journal.event_id AND restored_ms = 0)",
+        f"SELECT coalesce(min(at_ms), 0) FROM journal WHERE service = ? AND {_WAITS}",
         (service,),
     )
     return int(rows[0][0])
+
+
+def failed_lately(tx: Tx, service: str, limit: int = PAGE) -> list[tuple[str, str, int]]:
+    """Handler, reason and time of the newest journalled failures that nobody resolved."""
+    rows = tx.query(
+        f"SELECT handler, reason, at_ms FROM journal WHERE service = ? AND {_WAITS}"
+        " ORDER BY at_ms DESC LIMIT ?",
+        (service, limit),
+    )
+    return [(handler, reason, at_ms) for handler, reason, at_ms in rows]
 
 
 def note(tx: Tx, done: Sequence[Intervention]) -> None:

@@ -29,6 +29,12 @@ def of(tx: Tx, service: str) -> frozenset[str] | None:
     return frozenset(patterns) if rows else None
 
 
+def services(tx: Tx) -> list[str]:
+    """Every service whose topology was applied."""
+    rows = tx.query("SELECT DISTINCT service FROM bindings ORDER BY service")
+    return [service for (service,) in rows]
+
+
 def partitions(tx: Tx, service: str) -> int | None:
     """The number of lanes recorded for the service; None where it has none, or none are known."""
     return lane_counts(tx).get(service)

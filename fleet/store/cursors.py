@@ -13,6 +13,16 @@ def get(tx: Tx, source: str) -> str:
     return str(rows[0][0]) if rows else ""
 
 
+def every(tx: Tx) -> list[tuple[str, str, int]]:
+    """The cursor of each source, and when it was moved last."""
+    return [
+        (source, cursor, at_ms)
+        for source, cursor, at_ms in tx.query(
+            "SELECT source, cursor_value, at_ms FROM cursors ORDER BY source"
+        )
+    ]
+
+
 def move(tx: Tx, *, source: str, cursor: str, lease: Lease, now_ms: int) -> None:
     """Set the cursor. Raises StateError where the lease was lost."""
     if not leases.held(tx, lease):

@@ -19,6 +19,12 @@ def owned(tx: Tx, service: str, owner: str) -> int:
     return int(tx.query(question, (service, owner))[0][0])
 
 
+def every(tx: Tx) -> list[tuple[str, str, str]]:
+    """Service, name and last owner of each lane that was ever taken."""
+    rows = tx.query("SELECT service, lane, owner FROM lanes ORDER BY service, lane")
+    return [(service, lane, owner) for service, lane, owner in rows]
+
+
 def take(tx: Tx, service: str, lane: str, owner: str) -> tuple[int, list[KeyState]]:
     """Make `owner` the lane's owner: the new epoch, and the states its predecessors left.
 

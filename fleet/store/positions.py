@@ -136,6 +136,11 @@ def by_state(tx: Tx) -> dict[str, int]:
     return dict(tx.query("SELECT state, count(*) FROM positions GROUP BY state"))
 
 
+def live(tx: Tx) -> list[Position]:
+    """What takes a place in any agent's book, oldest order first."""
+    return _positions(tx.query(f"{_SELECT} WHERE {_LIVE} ORDER BY ts_ms, position_key"))
+
+
 def of_pair(tx: Tx, agent: str, pair: str) -> Position | None:
     """The one that takes the pair's place, if any."""
     where = f" WHERE agent = ? AND pair = ? AND {_LIVE}"

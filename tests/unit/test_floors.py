@@ -27,6 +27,7 @@ FLOORS: Mapping[str, int] = {
     "audits": 3,
     "fleet.audit": 3,
     "fleet.exporter": 3,
+    "fleet.status": 3,
     "replay": 3,
     "sandbox": 3,
     "bench": 4,

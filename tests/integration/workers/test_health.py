@@ -105,7 +105,7 @@ async def test_a_backlog_of_which_nothing_comes_is_a_reason(
     await bench.lay_out(service)
     worker = await bench.start(service, prefetch=1)
     # The broker sends one at a time; this worker believes that it has room for more.
-    worker._subscriptions[names.work_queue(service.name)].prefetch = 100
+    worker._consumers.all[names.work_queue(service.name)].prefetch = 100
     async with asked(bench, worker) as health:
         await health.until_ready()
         for _ in range(3):

@@ -1,0 +1,148 @@
+"""The subscriptions of one worker: what it consumes, in which order it joins, when it pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from fleet.amqp.connection import Link
+from fleet.amqp.consumer import OnDelivery, OnStart, Subscription
+from topology import names
+from topology.model import ServiceLayout
+from workers.holds import Holds
+from workers.loops import Loops
+from workers.placement import delay_s, has_priorities, rank
+from workers.settings import WorkerSettings
+
+_LANE_PATIENCE = 4
+"""A lane moves to another worker when its consumer starts anew; an idle one should not often."""
+
+log = structlog.get_logger("fleet.workers")
+
+
+class Consumers:
+    """Subscribes to the work queue and the lanes, and closes them while `holds` withholds all.
+
+    `on_lane` is told the queue each time a lane is consumed anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        loops: Loops,
+        link: Link,
+        layout: ServiceLayout,
+        settings: WorkerSettings,
+        holds: Holds,
+        on_delivery: OnDelivery,
+        on_lane: OnStart,
+    ) -> None:
+        self._loops = loops
+        self._link = link
+        self._layout = layout
+        self._settings = settings
+        self._holds = holds
+        self._on_delivery = on_delivery
+        self._on_lane = on_lane
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.all: dict[str, Subscription] = {}
+        self.subscribed = False
+        """Whether all of them were begun."""
+
+    @property
+    def consuming(self) -> list[str]:
+        """The queues whose subscriptions stand now."""
+        return [queue for queue, one in self.all.items() if one.is_consuming]
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are in our hands."""
+        return sum(each.in_hand for each in self.all.values())
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether every one of them is paused."""
+        return bool(self.all) and all(each.is_paused for each in self.all.values())
+
+    def away(self) -> list[str]:
+        """The queues that should be consumed and are not."""
+        return [
+            queue for queue, one in self.all.items() if not one.is_consuming and not one.is_paused
+        ]
+
+    def start(self) -> None:
+        """Begin to subscribe."""
+        self._tasks = [self._loops.start(self._subscribe()), self._loops.start(self._follow())]
+
+    def obey(self) -> None:
+        """What is withheld may have changed: pause or resume, soon."""
+        self._changed.set()
+
+    def restart(self, queue: str) -> None:
+        """Give up the channel of a queue: what is unsettled comes again, in order."""
+        if queue in self.all:
+            self.all[queue].restart()
+
+    async def cancel(self) -> None:
+        """Take no more deliveries, and subscribe to nothing more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(one.cancel() for one in self.all.values()))
+
+    async def stop(self) -> None:
+        """Close the channels."""
+        await asyncio.gather(*(one.stop() for one in self.all.values()))
+
+    async def _subscribe(self) -> None:
+        layout, me = self._layout, self._settings.worker_name
+        if layout.patterns:
+            await self._add(names.work_queue(layout.name), is_lane=False, priority=None)
+        if layout.lanes is not None:
+            has_ranks = has_priorities(await self._version())
+            kind, count = layout.lanes.type, layout.lanes.partitions
+            lanes = [names.lane(layout.name, kind, number) for number in range(count)]
+            began = time.monotonic()
+            for lane in sorted(lanes, key=lambda lane: -rank(me, lane)):
+                if not has_ranks:
+                    await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
+                priority = rank(me, lane) if has_ranks else None
+                await self._add(lane, is_lane=True, priority=priority)
+        self.subscribed = True
+
+    async def _version(self) -> str:
+        connection = await self._link.connection()
+        version = connection.server_properties.get("version", "")
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+    async def _add(self, queue: str, *, is_lane: bool, priority: int | None) -> None:
+        settings = self._settings
+        self.all[queue] = subscription = Subscription(
+            self._link,
+            queue,
+            self._on_delivery,
+            prefetch=settings.lane_prefetch if is_lane else settings.prefetch,
+            is_lane=is_lane,
+            priority=priority,
+            silence_s=settings.silence_s * (_LANE_PATIENCE if is_lane else 1),
+            on_start=self._on_lane if is_lane else None,
+        )
+        if self._holds.closes(is_lane=is_lane):
+            await subscription.pause()
+        self._loops.watch(subscription.start())
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.gather(*(self._turn(one) for one in list(self.all.values())))
+
+    async def _turn(self, one: Subscription) -> None:
+        is_closed = self._holds.closes(is_lane=one.origin.is_lane)
+        if is_closed is one.is_paused:
+            return
+        log.info("paused" if is_closed else "resumed", queue=one.queue)
+        await (one.pause() if is_closed else one.resume())
