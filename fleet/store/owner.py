@@ -226,6 +226,8 @@ class Owner:
             time.sleep(random.uniform(0, 0.01))  # noqa: S311 - jitter, no secret
 
     def _write_once(self, jobs: Sequence[Job[Any]]) -> None:
+        for job in jobs:
+            job.error = None
         try:
             self._engine.begin(alone=any(job.alone for job in jobs))
             for job in jobs:
