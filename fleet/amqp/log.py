@@ -14,7 +14,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import connected
 from fleet.amqp.reasons import explain
-from fleet.core.errors import TopologyError
+from fleet.core.errors import BrokerError, TopologyError
 
 PREFETCH: Final = 4000
 IDLE_S: Final = 0.5
@@ -51,6 +51,21 @@ class LogReader:
         await self._channel.basic_consume(
             self._queue, self._arrive, arguments={"x-stream-offset": "first"}
         )
+
+    async def first(self) -> Logged | None:
+        """The oldest message that the stream still has; None where it has none.
+
+        Raises BrokerError where the broker is lost, or does not send it.
+        """
+        try:
+            if not await self._count():
+                return None
+            if not await self._within(PATIENCE_S):
+                raise BrokerError(f"The broker does not send the first message of {self._queue}.")
+        except LOSSES as error:
+            reraise_own_cancellation(error)
+            raise explain(self._url, error) from None
+        return self._arrived[0]
 
     async def catch_up(self, take: Callable[[Logged], object]) -> int:
         """Hand over what was there when called and was not yet; how many there were.

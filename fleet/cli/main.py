@@ -13,6 +13,7 @@ from fleet.core.errors import OperatorError
 
 COMMANDS = {
     "audit": "Reckon every event: published, handled, waiting, lost.",
+    "backup": "Write the store to a file, while the fleet runs.",
     "broker": "Run a private RabbitMQ until interrupted.",
     "demo": "Show the whole fleet at work on one machine.",
     "effects": "See what was done to the world; resolve or retry it.",
@@ -21,7 +22,9 @@ COMMANDS = {
     "handlers": "See which handlers work or are halted; release one.",
     "mode": "Show or set what the agent may do.",
     "pause": "Withhold events from the workers.",
+    "prune": "Delete old journal rows that nothing can ask about any more.",
     "publisher": "Run the bridge: events from their source onto the exchange.",
+    "restore": "Make the store what a backup says.",
     "resume": "Let the workers have again what was paused.",
     "sandbox": "Run a stand-in Purple Flea: stream, REST and a ledger.",
     "topology": "Show, apply, check or export the broker's layout.",

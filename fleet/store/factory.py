@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from fleet.core.errors import StoreError
 from fleet.store.api import Store
+from fleet.store.backup import Keeper
 from fleet.store.sqlite import SqliteEngine
 from fleet.store.thread import ThreadStore
+
+if TYPE_CHECKING:
+    from fleet.store.postgres import PostgresEngine
 
 POSTGRESQL: Final = ("postgresql", "postgres")
 
@@ -19,15 +25,18 @@ def open_store(url: str, *, create: bool = True) -> Store:
 
     Without `create`, it or its `open` raises also where nothing has been stored there yet.
     """
-    if _scheme(url) in POSTGRESQL:
-        return _postgresql(url, create=create)
-    file = _file(url)
-    if not create and not _is_there(file):
-        raise StoreError(
-            f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
-            " and the workers use."
-        )
-    return ThreadStore(SqliteEngine(file), SqliteEngine(file))
+    return ThreadStore(_engine(url, create=create), _engine(url, create=create, writes=False))
+
+
+@contextmanager
+def keeper(url: str, *, create: bool) -> Iterator[Keeper]:
+    """The database at `url`, opened for a backup or a restore. Raises StoreError."""
+    engine = _engine(url, create=create, writes=create)
+    engine.open()
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def place_of(url: str) -> str:
@@ -38,16 +47,26 @@ def place_of(url: str) -> str:
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _postgresql(url: str, *, create: bool) -> Store:
+def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | SqliteEngine:
+    if _scheme(url) in POSTGRESQL:
+        return _postgresql(url, create=create, writes=writes)
+    file = _file(url)
+    if not create and not _is_there(file):
+        raise StoreError(
+            f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
+            " and the workers use."
+        )
+    return SqliteEngine(file)
+
+
+def _postgresql(url: str, *, create: bool, writes: bool) -> PostgresEngine:
     try:
-        from fleet.store.postgres import PostgresEngine  # noqa: PLC0415 - an extra
+        from fleet.store import postgres  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise StoreError(
             f"PostgreSQL needs one more package ({error}); pip install 'flea-fleet[postgres]'."
         ) from None
-    return ThreadStore(
-        PostgresEngine(url, writes=True, create=create), PostgresEngine(url, writes=False)
-    )
+    return postgres.PostgresEngine(url, writes=writes, create=create)
 
 
 def _scheme(url: str) -> str:

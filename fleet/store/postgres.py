@@ -8,8 +8,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +20,7 @@ from fleet.core.errors import FleetError, StateError, StoreError
 from fleet.store import schema
 from fleet.store.again import OvertakenError
 from fleet.store.api import Tx
+from fleet.store.postgres_dump import PostgresDump, load, loaded
 from fleet.store.postgres_link import Address, Connection, lock_of
 from fleet.store.postgres_tx import PostgresReader, PostgresTx
 
@@ -151,6 +152,24 @@ class PostgresEngine:
             self.rollback()
             raise
         return result
+
+    @contextmanager
+    def snapshot(self) -> Iterator[PostgresDump]:
+        """The database as it is now, while others go on writing."""
+        dump = PostgresDump(self._connected())
+        dump.begin()
+        try:
+            yield dump
+        finally:
+            self._drop()
+
+    def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows to a table, within the transaction; StoreError where they do not fit."""
+        load(self._connected(), table, columns, rows)
+
+    def loaded(self, table: str) -> None:
+        """Let a table that numbers its rows go on after those that were added."""
+        loaded(self._connected(), table)
 
     def _connected(self) -> Connection:
         if self._connection is not None and not self._connection.closed:

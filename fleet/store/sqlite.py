@@ -81,6 +81,12 @@ class SqliteTx:
         found = self._run(_as_json(tuple(columns), sql, tuple(answer)), (relation.encode(rows),))
         return msgspec.json.decode(found[0][0], type=list[list[Any]])
 
+    def pages(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of one reading statement, at most `size` at a time."""
+        cursor = self._connection.execute(sql)
+        while rows := cursor.fetchmany(size):
+            yield rows
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """What is written inside is undone where the block raises."""
@@ -177,6 +183,27 @@ class SqliteEngine:
         self.tx.lost = None
         return _patiently(lambda: work(self.tx))
 
+    @contextmanager
+    def snapshot(self) -> Iterator[SqliteDump]:
+        """The database as it is now, while others go on writing."""
+        self.tx.query("BEGIN")
+        try:
+            yield SqliteDump(self.tx)
+        finally:
+            self.rollback()
+
+    def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows to a table, within the transaction; StoreError where they do not fit."""
+        marks = ", ".join("?" * len(columns))
+        try:
+            for row in rows:
+                self.tx.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row)
+        except sqlite3.Error as error:
+            raise StoreError(f"The rows of {table} cannot be stored: {error}.") from error
+
+    def loaded(self, table: str) -> None:
+        """Nothing to be done: SQLite goes on after the highest number by itself."""
+
     def interrupt(self) -> None:
         """Nothing to be done: no wait here is longer than 10 s."""
 
@@ -218,6 +245,23 @@ class SqliteEngine:
             self.tx.execute(statement)
         if version < schema.VERSION:
             self.tx.execute("INSERT INTO schema_version (version) VALUES (?)", (schema.VERSION,))
+
+
+class SqliteDump:
+    """What a read transaction sees."""
+
+    def __init__(self, tx: SqliteTx) -> None:
+        self._tx = tx
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns."""
+        return [
+            name for (name,) in self._tx.query("SELECT name FROM pragma_table_info(?)", (table,))
+        ]
+
+    def pages(self, table: str, columns: Sequence[str], size: int) -> Iterator[list[Any]]:
+        """All rows of a table, at most `size` at a time."""
+        yield from self._tx.pages(f"SELECT {', '.join(columns)} FROM {table}", size)
 
 
 class _BusyError(StateError):

@@ -86,14 +86,14 @@ def on_plain(context, payload):
 class Fleet:
     """Worker processes of one service, and the store and world they share."""
 
-    def __init__(self, url: str, folder: Path, service: str) -> None:
+    def __init__(self, url: str, store_url: str, folder: Path, service: str) -> None:
         self.url = url
         self.folder = folder
         self.service = service
         self.world = folder / "world"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "mine.py").write_text(textwrap.dedent(HANDLERS))
-        self.store_url = f"sqlite:///{folder}/fleet.sqlite3"
+        self.store_url = store_url
         self.store: Store = open_store(self.store_url)
 
     def run(self, *arguments: str) -> str:
@@ -171,9 +171,9 @@ def wait_for(condition: Callable[[], Any], deadline_s: float = 90) -> None:
 
 
 @pytest.fixture
-def fleet(amqp_url: str, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(amqp_url: str, store_url: str, tmp_path: Path) -> Iterator[Fleet]:
     """A fleet with its topology applied, and no worker yet."""
-    own = Fleet(amqp_url, tmp_path, "test.chaos")
+    own = Fleet(amqp_url, store_url, tmp_path, "test.chaos")
     own.run("topology", "apply", "--handlers", "mine:service")
     yield own
     own.stop()

@@ -37,8 +37,8 @@ PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT")
 class Fleet:
     """Workers of the agent over one store and one virtual host, and what tests ask of them."""
 
-    def __init__(self, amqp_url: str, folder: Path) -> None:
-        self.store = open_store(f"sqlite:///{folder}/fleet.db")
+    def __init__(self, amqp_url: str, store_url: str, folder: Path) -> None:
+        self.store = open_store(store_url)
         self.published: list[Event] = []
         self.sandbox: Any = None
         self._url = amqp_url
@@ -154,11 +154,11 @@ def pairs() -> tuple[str, ...]:
 
 @pytest.fixture
 async def agents(
-    amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Fleet]:
     """A fleet of the agent on this test's own virtual host."""
     for name in [name for name in os.environ if name.startswith(("PF_", "SANDBOX_"))]:
         monkeypatch.delenv(name)
-    made = Fleet(amqp_url, tmp_path)
+    made = Fleet(amqp_url, store_url, tmp_path)
     yield made
     await made.stop()

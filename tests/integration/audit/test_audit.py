@@ -48,12 +48,6 @@ SUBJECT = Subject(LAYOUT, journaled)  # type: ignore[arg-type]  # a Kind, seen a
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    """A store of this test's own."""
-    return f"sqlite:///{tmp_path / 'fleet.sqlite3'}"
-
-
-@pytest.fixture
 async def store(store_url: str, amqp_url: str) -> AsyncIterator[Store]:
     """An open store, with the layout applied."""
     opened = open_store(store_url)

@@ -45,9 +45,9 @@ PATTERNS = ("market.tick", "market.candle", "wallet.*", "escrow.*", "job.*", "a.
 class World:
     """One test's broker, store and platform, and the questions it asks them."""
 
-    def __init__(self, amqp_url: str, folder: Path) -> None:
+    def __init__(self, amqp_url: str, store_url: str, folder: Path) -> None:
         self.amqp_url = amqp_url
-        self.store_url = f"sqlite:///{folder / 'store.sqlite3'}"
+        self.store_url = store_url
         self.stream_url = "ws://127.0.0.1:1/"
         self._folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -273,17 +273,17 @@ def feed_over() -> Callable[[Sandbox], Any]:
 
 
 @pytest.fixture
-def world(amqp_url: str, tmp_path: Path) -> Iterator[World]:
+def world(amqp_url: str, store_url: str, tmp_path: Path) -> Iterator[World]:
     """A world on this test's virtual host; its processes end with it."""
-    it = World(amqp_url, tmp_path)
+    it = World(amqp_url, store_url, tmp_path)
     yield it
     end(it)
 
 
 @pytest.fixture
-def fresh_world(fresh_broker: Any, tmp_path: Path) -> Iterator[World]:
+def fresh_world(fresh_broker: Any, store_url: str, tmp_path: Path) -> Iterator[World]:
     """A world whose broker may be killed."""
-    it = World(fresh_broker.amqp_url, tmp_path)
+    it = World(fresh_broker.amqp_url, store_url, tmp_path)
     yield it
     end(it)
 

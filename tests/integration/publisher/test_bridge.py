@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
 from fleet.core.ulid import make_ulid
-from fleet.store import audit, bindings
+from fleet.store import audit, bindings, open_store
 from topology import names
 
 DEADLINE_S = 60
@@ -142,11 +142,13 @@ async def test_a_store_that_is_away_only_delays(world: Any, witness: Any, feed_o
     async with world.platform(events=2000, speed=1000.0) as platform:
         async with world.bridge():
             await world.until_saved()
-            locked = sqlite3.connect(world.store_url.removeprefix("sqlite:///"))
-            locked.execute("BEGIN IMMEDIATE")
+            locked, gate = open_store(world.store_url), threading.Event()
+            await locked.open()
+            holding = asyncio.ensure_future(locked.run(lambda _: gate.wait(30)))
             await asyncio.sleep(3)
-            locked.rollback()
-            locked.close()
+            gate.set()
+            await holding
+            await locked.close()
             await feed_over(platform)
             await world.until_saved(witness(platform)[-1])
         emitted = witness(platform)

@@ -107,12 +107,12 @@ def beside(ctx, payload):
 class Shop:
     """The service on a virtual host of its own; what is done by it, and by hand."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, store_url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
         self.module = f"mine_{uuid.uuid4().hex[:8]}"
         (folder / f"{self.module}.py").write_text(textwrap.dedent(HANDLERS))
-        self.store_url = f"sqlite:///{folder}/fleet.sqlite3"
+        self.store_url = store_url
         self.store: Store = open_store(self.store_url)
         self.become("service")
 
@@ -331,18 +331,20 @@ async def until(condition: Callable[[], Any], deadline_s: float = 30) -> None:
 
 
 @pytest.fixture
-async def shop(amqp_url: str, tmp_path: Path) -> AsyncGenerator[Shop, None]:
+async def shop(amqp_url: str, store_url: str, tmp_path: Path) -> AsyncGenerator[Shop, None]:
     """A shop on this test's own virtual host."""
-    own = Shop(amqp_url, tmp_path)
+    own = Shop(amqp_url, store_url, tmp_path)
     await own.open()
     yield own
     await own.store.close()
 
 
 @pytest.fixture
-async def fresh_shop(fresh_broker: Any, tmp_path: Path) -> AsyncGenerator[Shop, None]:
+async def fresh_shop(
+    fresh_broker: Any, store_url: str, tmp_path: Path
+) -> AsyncGenerator[Shop, None]:
     """A shop on a broker of its own, that may die."""
-    own = Shop(fresh_broker.amqp_url, tmp_path)
+    own = Shop(fresh_broker.amqp_url, store_url, tmp_path)
     await own.open()
     yield own
     await own.store.close()

@@ -7,7 +7,6 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -31,9 +30,9 @@ DEADLINE_S = 30
 class Bench:
     """One service on one virtual host: publish to it, run workers, look at what became of it."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, store_url: str) -> None:
         self.url = url
-        self.store_url = f"sqlite:///{folder}/fleet.sqlite3"
+        self.store_url = store_url
         self.store: Store = open_store(self.store_url)
         self._connection: Any = None
         self._channel: Any = None
@@ -171,9 +170,9 @@ def make_event(
 
 
 @pytest.fixture
-async def bench(amqp_url: str, tmp_path: Path) -> AsyncGenerator[Bench, None]:
+async def bench(amqp_url: str, store_url: str) -> AsyncGenerator[Bench, None]:
     """A bench on this test's own virtual host."""
-    own = Bench(amqp_url, tmp_path)
+    own = Bench(amqp_url, store_url)
     await own.open()
     yield own
     await own.close()

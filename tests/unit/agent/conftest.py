@@ -52,12 +52,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    """A store of this test's own."""
-    return f"sqlite:///{tmp_path / 'fleet.db'}"
-
-
-@pytest.fixture
 async def store(store_url: str) -> AsyncIterator[Store]:
     """An open, empty store."""
     opened = open_store(store_url)
