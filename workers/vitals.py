@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Final
 
 from fleet.amqp.connection import Link
@@ -109,6 +110,7 @@ class Vitals:
         return f"{held} in hand and none was settled for {waited:.0f} s"
 
     def _gauge(self) -> None:
+        metrics.WORKER_INFO.labels(self._name, self._worker, version("flea-fleet")).set(1)
         metrics.IN_FLIGHT.labels(self._name).set_function(lambda: self._consumers.in_hand)
         metrics.UNCONFIRMED.set_function(lambda: self._publisher.in_flight)
         metrics.CONSUMERS.labels(self._name).set_function(lambda: len(self._consumers.consuming))
