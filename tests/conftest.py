@@ -272,6 +272,14 @@ def postgres() -> Iterator[postgresql.Postgres]:
 
 
 @pytest.fixture
+def fresh_postgres() -> Iterator[postgresql.Postgres]:
+    """A PostgreSQL for one test, which it may kill and start."""
+    server = postgresql.private()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def postgres_url(postgres: postgresql.Postgres) -> Iterator[str]:
     """An empty schema for one test."""
     with postgres.schema() as url:

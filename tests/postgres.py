@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
@@ -57,6 +58,14 @@ class Postgres:
             else:
                 return
 
+    def kill(self) -> None:
+        """End all of its processes at once; where it is for one test alone."""
+        raise AssertionError("Tests that kill a server ask for `fresh_postgres`.")
+
+    def start(self) -> None:
+        """Start it again, on the same port and data."""
+        raise AssertionError("Tests that kill a server ask for `fresh_postgres`.")
+
     def stop(self) -> None:
         """Stop it, where it is ours."""
 
@@ -69,7 +78,7 @@ class GivenPostgres(Postgres):
 
 
 class ContainerPostgres(Postgres):
-    """One that testcontainers runs."""
+    """One that testcontainers runs, on a port that stays its own."""
 
     def __init__(self) -> None:
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -78,7 +87,7 @@ class ContainerPostgres(Postgres):
             warnings.simplefilter("ignore")
             from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - takes a second
 
-            self._container = DockerContainer(IMAGE).with_exposed_ports(5432)
+            self._container = DockerContainer(IMAGE).with_bind_ports(5432, _free_port())
             self._container.with_command(" ".join(["postgres", *QUICK]))
             self._container.with_env("POSTGRES_USER", USER).with_env("POSTGRES_PASSWORD", USER)
             self._container.start()
@@ -90,6 +99,15 @@ class ContainerPostgres(Postgres):
         except BaseException:
             self.stop()
             raise
+
+    def kill(self) -> None:
+        """Kill -9, as Docker does it."""
+        self._container.get_wrapped_container().kill()
+
+    def start(self) -> None:
+        """Start the same container."""
+        self._container.get_wrapped_container().start()
+        self.await_ready()
 
     def stop(self) -> None:
         """Remove the container."""
@@ -103,8 +121,7 @@ class LocalPostgres(Postgres):
         self._programs = programs
         # Not below pytest's folders, into which no other user may look.
         self._folder = Path(tempfile.mkdtemp(prefix="fleet-postgres-"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = _free_port()
         self.url = f"postgresql://{USER}@127.0.0.1:{self._port}/postgres"
         self._server: subprocess.Popen[bytes] | None = None
         try:
@@ -135,12 +152,12 @@ class LocalPostgres(Postgres):
     def kill(self) -> None:
         """End all of its processes at once, as a power cut would."""
         if self._server is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._server.pid, signal.SIGKILL)
+            parent = psutil.Process(self._server.pid)
+            for process in [parent, *parent.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._server.wait()
             self._server = None
-            # Backends have sessions of their own; each ends as soon as it finds its parent gone.
-            Path(self._data, "postmaster.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Stop it, and remove its data."""
@@ -176,12 +193,19 @@ def provide() -> Postgres:
     return private()
 
 
-def private() -> LocalPostgres:
+def private() -> Postgres:
     """A server that its test may kill; skips where none can be had."""
     folder = programs()
+    if folder is None and _docker_answers():
+        return ContainerPostgres()
     if folder is None:
         pytest.skip("no PostgreSQL here: set FLEET_POSTGRES_URL, or install Docker or PostgreSQL")
     return LocalPostgres(folder)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _docker_answers() -> bool:

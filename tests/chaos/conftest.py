@@ -171,9 +171,21 @@ def wait_for(condition: Callable[[], Any], deadline_s: float = 90) -> None:
 
 
 @pytest.fixture
-def fleet(amqp_url: str, store_url: str, tmp_path: Path) -> Iterator[Fleet]:
-    """A fleet with its topology applied, and no worker yet."""
-    own = Fleet(amqp_url, store_url, tmp_path, "test.chaos")
-    own.run("topology", "apply", "--handlers", "mine:service")
-    yield own
-    own.stop()
+def fleet_over(amqp_url: str, tmp_path: Path) -> Iterator[Callable[[str], Fleet]]:
+    """Makes a fleet over a store, with its topology applied and no worker yet."""
+    made: list[Fleet] = []
+
+    def make(store_url: str) -> Fleet:
+        made.append(Fleet(amqp_url, store_url, tmp_path, "test.chaos"))
+        made[-1].run("topology", "apply", "--handlers", "mine:service")
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def fleet(fleet_over: Callable[[str], Fleet], store_url: str) -> Fleet:
+    """A fleet over the kind of store that the run is over."""
+    return fleet_over(store_url)

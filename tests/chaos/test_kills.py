@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import aio_pika
 import msgspec
 import pytest
 
+from fleet.core.errors import StateError
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from topology import names
@@ -150,3 +153,47 @@ async def test_a_killed_worker_leaves_its_lanes_to_the_others(fleet: Any):
     windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
     for pair in PAIRS:
         assert windows[pair] == list(range(40))
+
+
+async def ended(fleet: Any, count: int) -> bool:
+    """Whether so many events have a row; False while the store is away."""
+    with suppress(StateError):
+        return len(await journal(fleet)) >= count
+    return False
+
+
+async def test_a_store_that_dies_delays_and_nothing_else(fleet_over: Any, fresh_postgres: Any):
+    """Kill -9 of PostgreSQL under load, and of a worker: each effect once, nothing unaccounted."""
+    fleet = fleet_over(fresh_postgres.url)
+    await fleet.store.open()
+    ticks = [
+        event("market.tick", {"pair": pair, "price": 1, "timestamp_ms": n, "number": n})
+        for n in range(300)
+        for pair in PAIRS
+    ]
+    orders = {f"{pair}-{n}" for pair in PAIRS for n in range(4, 300, 5)}
+    for number in range(2):
+        fleet.start(f"worker-{number}")
+    publishing = asyncio.create_task(publish(fleet, ticks))
+    async with asyncio.timeout(DEADLINE_S):
+        for wanted in (50, 300):
+            while not await ended(fleet, wanted):
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(fresh_postgres.kill)
+            if wanted == 300:
+                fleet.kill("worker-0")
+            await asyncio.sleep(1)
+            await asyncio.to_thread(fresh_postgres.start)
+        while not await ended(fleet, len(ticks) + len(orders)):
+            await asyncio.sleep(0.05)
+    await publishing
+    assert Counter(fleet.world.read_text().split()) == Counter(orders)
+    assert set((await journal(fleet)).values()) == {"done"}
+    rows = await fleet.store.read(lambda tx: tx.query("SELECT state_key, body FROM lane_states"))
+    windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
+    assert windows == {pair: list(range(300)) for pair in PAIRS}
+    audit = json.loads(
+        await asyncio.to_thread(fleet.run, "audit", "--handlers", "mine:service", "--json")
+    )
+    assert (audit["unaccounted"], audit["doubled"]) == ([], 0)
+    await fleet.store.close()

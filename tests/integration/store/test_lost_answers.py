@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -110,22 +110,14 @@ async def test_a_close_does_not_wait_for_ever(line: Line, monkeypatch: pytest.Mo
         await waiting
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[postgresql.LocalPostgres]:
-    """A server that the test may kill."""
-    server = postgresql.private()
-    yield server
-    server.stop()
-
-
 async def test_a_server_that_is_killed_and_comes_back(
-    own_postgres: postgresql.LocalPostgres, done: Done
+    fresh_postgres: postgresql.Postgres, done: Done
 ):
     """While it is away everything raises StateError; afterwards nothing that was told is gone."""
-    store = open_store(own_postgres.url)
+    store = open_store(fresh_postgres.url)
     await store.open()
     assert await store.run(Counting()) == 1
-    own_postgres.kill()
+    fresh_postgres.kill()
     for call in (
         lambda: store.run(Counting()),
         lambda: store.read(lambda tx: tx.query("SELECT 1")),
@@ -133,7 +125,7 @@ async def test_a_server_that_is_killed_and_comes_back(
     ):
         with pytest.raises(StateError, match="away"):
             await call()
-    own_postgres.start()
+    fresh_postgres.start()
     async with asyncio.timeout(30):
         while True:
             try:
