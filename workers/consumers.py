@@ -47,6 +47,8 @@ class Consumers:
         self._on_delivery = on_delivery
         self._on_lane = on_lane
         self._changed = asyncio.Event()
+        self._resuming: set[str] = set()
+        self._has_ranks = False
         self._tasks: list[asyncio.Task[None]] = []
         self.all: dict[str, Subscription] = {}
         self.subscribed = False
@@ -65,7 +67,12 @@ class Consumers:
     @property
     def is_paused(self) -> bool:
         """Whether every one of them is paused."""
-        return bool(self.all) and all(each.is_paused for each in self.all.values())
+        return bool(self.all) and len(self.paused) == len(self.all)
+
+    @property
+    def paused(self) -> list[str]:
+        """The queues that are paused."""
+        return [queue for queue, one in self.all.items() if one.is_paused]
 
     def away(self) -> list[str]:
         """The queues that should be consumed and are not."""
@@ -102,14 +109,14 @@ class Consumers:
         if layout.patterns:
             await self._add(names.work_queue(layout.name), is_lane=False, priority=None)
         if layout.lanes is not None:
-            has_ranks = has_priorities(await self._version())
+            self._has_ranks = has_priorities(await self._version())
             kind, count = layout.lanes.type, layout.lanes.partitions
             lanes = [names.lane(layout.name, kind, number) for number in range(count)]
             began = time.monotonic()
             for lane in sorted(lanes, key=lambda lane: -rank(me, lane)):
-                if not has_ranks:
+                if not self._has_ranks:
                     await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
-                priority = rank(me, lane) if has_ranks else None
+                priority = rank(me, lane) if self._has_ranks else None
                 await self._add(lane, is_lane=True, priority=priority)
         self.subscribed = True
 
@@ -138,11 +145,29 @@ class Consumers:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.gather(*(self._turn(one) for one in list(self.all.values())))
+            await asyncio.gather(*(self._pause(one) for one in list(self.all.values())))
+            for one in list(self.all.values()):
+                if self._may_resume(one):
+                    self._resuming.add(one.queue)
+                    self._loops.start(self._resume(one))
 
-    async def _turn(self, one: Subscription) -> None:
-        is_closed = self._holds.closes(is_lane=one.origin.is_lane)
-        if is_closed is one.is_paused:
-            return
-        log.info("paused" if is_closed else "resumed", queue=one.queue)
-        await (one.pause() if is_closed else one.resume())
+    def _may_resume(self, one: Subscription) -> bool:
+        return one.is_paused and not self._is_closed(one) and one.queue not in self._resuming
+
+    async def _pause(self, one: Subscription) -> None:
+        if not one.is_paused and self._is_closed(one):
+            log.info("paused", queue=one.queue)
+            await one.pause()
+
+    async def _resume(self, one: Subscription) -> None:
+        try:
+            if one.origin.is_lane and not self._has_ranks:
+                await asyncio.sleep(delay_s(self._settings.worker_name, one.queue))
+            if one.is_paused and not self._is_closed(one):
+                log.info("resumed", queue=one.queue)
+                await one.resume()
+        finally:
+            self._resuming.discard(one.queue)
+
+    def _is_closed(self, one: Subscription) -> bool:
+        return self._holds.closes(is_lane=one.origin.is_lane)

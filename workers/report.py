@@ -68,7 +68,8 @@ class Report:
         reasons = self._health.reasons()
         if reasons:
             return "unready", "; ".join(f"{part}: {why}" for part, why in reasons.items())[:200]
-        return "running", ""
+        paused = len(self._consumers.paused)
+        return "running", f"{paused} of {len(self._consumers.all)} queues paused" if paused else ""
 
 
 class _Look(NamedTuple):

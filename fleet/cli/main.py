@@ -27,6 +27,8 @@ COMMANDS = {
     "restore": "Make the store what a backup says.",
     "resume": "Let the workers have again what was paused.",
     "sandbox": "Run a stand-in Purple Flea: stream, REST and a ledger.",
+    "status": "Show the whole fleet on one screen.",
+    "top": "Show what each handler does.",
     "topology": "Show, apply, check or export the broker's layout.",
     "worker": "Run one worker replica.",
 }

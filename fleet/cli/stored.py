@@ -43,7 +43,7 @@ def _with_store(work: Callable[[Tx], T], *, writes: bool) -> T:
     url = load(StoreSettings).url
 
     async def run() -> T:
-        store = open_store(url)
+        store = open_store(url, create=False)
         await store.open()
         try:
             return await (store.run(work) if writes else store.read(work))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -17,6 +18,7 @@ from fleet.store.api import Store
 from fleet.store.controls import Controls
 
 COUNT_EVERY_S: Final = 10.0
+PATIENCE_S: Final = 5.0
 
 
 class Gatherer:
@@ -28,7 +30,7 @@ class Gatherer:
         self._store: Store | None = None
         self._looks: Looks | None = None
         self._connection = AsyncExitStack()
-        self._told = Told((), (), Controls(), (), (), (), ())
+        self._told = Told((), (), Controls(), (), (), (), (), {}, {})
         self._counted = Counted()
         self._counted_at = -COUNT_EVERY_S
 
@@ -64,6 +66,8 @@ class Gatherer:
             halts=told.controls.halts,
             effects=counted.effects,
             positions=told.positions,
+            agents=told.agents,
+            breakers=told.breakers,
         )
 
     def _service(self, name: str, depths: dict[str, Depth] | None) -> ServiceState:
@@ -76,27 +80,38 @@ class Gatherer:
 
     async def _ask_store(self) -> str:
         try:
-            if self._store is None:
-                store = open_store(self._store_url)
-                await store.open()
-                self._store = store
-            self._told = told = await self._store.read(stored.told)
-            if time.monotonic() - self._counted_at >= COUNT_EVERY_S:
-                self._counted = await self._store.read(lambda tx: stored.counted(tx, told.services))
-                self._counted_at = time.monotonic()
+            async with asyncio.timeout(PATIENCE_S):
+                await self._hear()
         except FleetError as error:
             return str(error)
+        except TimeoutError:
+            return f"The store does not answer within {PATIENCE_S:g} s."
         return ""
+
+    async def _hear(self) -> None:
+        if self._store is None:
+            store = open_store(self._store_url, create=False)
+            await store.open()
+            self._store = store
+        self._told = told = await self._store.read(stored.told)
+        if time.monotonic() - self._counted_at >= COUNT_EVERY_S:
+            self._counted = await self._store.read(lambda tx: stored.counted(tx, told.services))
+            self._counted_at = time.monotonic()
 
     async def _ask_broker(self) -> tuple[dict[str, Depth], str]:
         names = queues.wanted(self._told.services, self._told.lanes)
         try:
-            if self._looks is None:
-                self._looks = await self._connection.enter_async_context(open_looks(self._amqp_url))
-            return await self._looks.depths(names), ""
+            async with asyncio.timeout(PATIENCE_S):
+                if self._looks is None:
+                    connecting = open_looks(self._amqp_url)
+                    self._looks = await self._connection.enter_async_context(connecting)
+                return await self._looks.depths(names), ""
         except FleetError as error:
-            await self._hang_up()
-            return {}, str(error)
+            trouble = str(error)
+        except TimeoutError:
+            trouble = f"The broker does not answer within {PATIENCE_S:g} s."
+        await self._hang_up()
+        return {}, trouble
 
     async def _hang_up(self) -> None:
         connection, self._connection, self._looks = self._connection, AsyncExitStack(), None

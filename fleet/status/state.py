@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.state import AgentState
+from fleet.core.breaker import Breaker
 from fleet.store.api import Lease
 from fleet.store.controls import Halt, Pause
 from fleet.store.positions import Position
@@ -86,3 +88,5 @@ class State(msgspec.Struct, frozen=True):
     halts: tuple[Halt, ...] = ()
     effects: dict[str, dict[str, int]] = {}
     positions: tuple[Position, ...] = ()
+    agents: dict[str, AgentState] = {}
+    breakers: dict[str, Breaker] = {}

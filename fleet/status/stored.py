@@ -8,9 +8,22 @@ from typing import Final
 
 import msgspec
 
+from agent import state
+from agent.state import AgentState
+from fleet.core.breaker import Breaker
 from fleet.core.ulid import is_ulid, ulid_ms
 from fleet.status.state import Cursor, Group
-from fleet.store import archive, audit, bindings, controls, cursors, lanes, leases, positions
+from fleet.store import (
+    archive,
+    audit,
+    bindings,
+    breakers,
+    controls,
+    cursors,
+    lanes,
+    leases,
+    positions,
+)
 from fleet.store import replicas as presence
 from fleet.store.api import Lease, Tx
 from fleet.store.controls import Controls
@@ -31,6 +44,8 @@ class Told(msgspec.Struct, frozen=True):
     leases: tuple[Lease, ...]
     cursors: tuple[Cursor, ...]
     positions: tuple[Position, ...]
+    agents: dict[str, AgentState]
+    breakers: dict[str, Breaker]
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -51,6 +66,8 @@ def told(tx: Tx) -> Told:
         leases=tuple(leases.beginning(tx, BRIDGES)),
         cursors=tuple(_cursor(*row) for row in cursors.every(tx)),
         positions=tuple(positions.live(tx)),
+        agents=state.every(tx),
+        breakers=breakers.every(tx),
     )
 
 
