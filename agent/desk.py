@@ -86,7 +86,7 @@ async def open_desk(
             strategy=strategy(settings.strategy, size, threshold),
             candles=strategy(candles, size, threshold) if candles else None,
             settings=settings,
-            world=World(world or load_world(), platform),
+            world=World(world or load_world(), platform, is_paper=settings.paper),
             alerting=alerting,
             guard=guard,
             watch=watch,

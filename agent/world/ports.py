@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from agent.venue import Venue
 from agent.world.settings import WorldSettings
 from agent.world.template import Template, Value
@@ -51,11 +53,26 @@ class HttpPort:
         return await self._venue.act(self._path, self._body.fill({**values, "key": key}), key)
 
 
-class World:
-    """What the handlers beside trading work with: the settings, and the doors of the platform."""
+class PaperPort:
+    """Does nothing, and says so: paper trading moves no money."""
 
-    def __init__(self, settings: WorldSettings, venue: Venue) -> None:
+    async def send(self, _: Mapping[str, Value], key: str) -> bytes:
+        """An answer that could be the platform's."""
+        return msgspec.json.encode({"job_id": f"paper_{key}", "paper": True})
+
+
+class World:
+    """What the handlers beside trading work with: the settings, and the doors of the platform.
+
+    On paper all doors are painted on the wall.
+    """
+
+    def __init__(self, settings: WorldSettings, venue: Venue, *, is_paper: bool = False) -> None:
         self.settings = settings
+        if is_paper:
+            wall = PaperPort()
+            self.ports = Ports(faucet=wall, release=wall, hire=wall, reinvest=wall)
+            return
         self.ports = Ports(
             faucet=HttpPort(venue, settings.faucet_path, settings.faucet_body),
             release=HttpPort(venue, settings.release_path, settings.release_body),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agent.world import commands, escrows, jobs, wallet
+from agent.world import commands, escrows, health, jobs, reconcile, wallet
 from fleet.core.retry import RetryPolicy
 from workers.registry import Function, Service
 
@@ -16,6 +16,8 @@ TOLD: Final[tuple[tuple[str, Function], ...]] = (
     ("evidence.requested", escrows.on_evidence),
     ("job.completed", jobs.on_completed),
     ("job.failed", jobs.on_failed),
+    ("clock.health", health.on_health),
+    ("clock.reconcile", reconcile.on_reconcile),
 )
 COMMANDS: Final[tuple[tuple[str, Function, Function], ...]] = (
     ("faucet.claim_requested", commands.on_claim, commands.claim_unknown),
