@@ -7,7 +7,7 @@ import msgspec
 from agent.desk import Desk
 from agent.records import keep
 from agent.risk import LONGEST_PAIR
-from agent.signals import order_of
+from agent.signals import order
 from agent.strategy import Strategy, Window
 from fleet.core.errors import DataError, StateError
 from fleet.core.payloads import MarketCandle, MarketTick
@@ -38,8 +38,7 @@ async def _step(ctx: Context, desk: Desk, candle: MarketCandle, strategy: Strate
     fact = Fact(name, msgspec.json.encode(after).decode(), ctx.event.event_id)
     ctx.write(lambda tx: _move(tx, known, fact))
     if signal is not None:
-        order = order_of(desk, candle.pair, signal, strategy)
-        ctx.emit("order.requested", order, key=order.key)
+        order(ctx, candle.pair, signal, strategy, after)
 
 
 def _move(tx: Tx, known: Fact | None, fact: Fact) -> None:

@@ -13,7 +13,7 @@ from agent.desk import SERVICE, Desk, open_desk
 from agent.executor import on_order, on_unknown
 from agent.risk import LONGEST_PAIR
 from agent.settings import AgentSettings, load_settings
-from agent.signals import order_of
+from agent.signals import RECORD, on_signal, order
 from agent.strategy import Window
 from agent.world import register as world_handlers
 from agent.world.settings import WorldSettings, load_world
@@ -60,6 +60,7 @@ def service(settings: AgentSettings | None = None, world: WorldSettings | None =
         deadline=ORDER_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
         stale_after=settings.order_max_age_s,
     )(on_order)
+    made.handler(RECORD)(on_signal)
     made.handler("market.candle")(on_candle)
     world_handlers.register(made, settings.api_timeout_s)
     alert_handlers.register(made)
@@ -78,8 +79,7 @@ def on_tick(ctx: Context, tick: MarketTick) -> Decision | None:
         return _USELESS
     ctx.keep(msgspec.structs.replace(window, synthetic=True) if tick.synthetic else window)
     if signal is not None:
-        order = order_of(desk, tick.pair, signal, desk.strategy)
-        ctx.emit("order.requested", order, key=order.key)
+        order(ctx, tick.pair, signal, desk.strategy, window)
     return None
 
 
@@ -90,8 +90,8 @@ def _is_twin(window: Window | None, tick: MarketTick) -> bool:
     return tick.timestamp_ms == window.last_ms
 
 
-def _key(order: OrderRequested) -> str:
-    return order.key
+def _key(wish: OrderRequested) -> str:
+    return wish.key
 
 
 def _close_key(wish: CloseRequested) -> str:

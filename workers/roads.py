@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.decision import Ack, Fail, Postpone, Retry
-from fleet.core.envelope import event_headers, failure_headers
+from fleet.core.envelope import PARENT_ID, event_headers, failure_headers
 from fleet.core.events import Event, write_event
 from fleet.core.failure import Failure
 from topology import names
@@ -47,7 +47,8 @@ class Roads:
         match job.decision:
             case Ack():
                 emitted = job.context.emitted if job.context else []
-                yield from (self.event(event) for event in emitted)
+                parent = job.event.event_id if job.event else ""
+                yield from (self.event(event, parent) for event in emitted)
             case Retry(delay=delay, failure=failure):
                 yield self._later(job, delay, self._why(job, failure, now_ms))
             case Postpone(delay=delay):
@@ -57,9 +58,11 @@ class Roads:
                 headers = self._why(job, failure, now_ms)
                 yield Message(names.DLX, key, job.delivery.body, headers)
 
-    def event(self, event: Event) -> Message:
-        """The message that publishes an event."""
+    def event(self, event: Event, parent: str = "") -> Message:
+        """The message that publishes an event; it names the event that led to it."""
         headers = event_headers(event)
+        if parent:
+            headers[PARENT_ID] = parent
         lanes = self._layout.lanes
         if lanes is not None and event.type == lanes.type:
             key = str(event.payload.get(lanes.key, ""))

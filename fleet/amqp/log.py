@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -20,6 +21,7 @@ PREFETCH: Final = 4000
 IDLE_S: Final = 0.5
 LOOKS: Final = 2
 """Idle times in a row after which the log has told all it has."""
+LATE_LOOKS: Final = 6
 PATIENCE_S: Final = 10.0
 """How long messages that the queue counts may take to come."""
 
@@ -35,8 +37,11 @@ class Logged(NamedTuple):
 class LogReader:
     """A reader of one stream queue; made by `open_log`."""
 
-    def __init__(self, url: str, queue: str, channel: AbstractChannel) -> None:
+    def __init__(
+        self, url: str, queue: str, channel: AbstractChannel, since: datetime | None = None
+    ) -> None:
         self.read = 0
+        self._since = since
         self._url = url
         self._queue = queue
         self._channel = channel
@@ -46,10 +51,11 @@ class LogReader:
         self._news = asyncio.Event()
 
     async def begin(self) -> None:
-        """Start to consume from the first message that the stream still has."""
+        """Start to consume from the first message, or near a time: some before it come too."""
+        offset = "first" if self._since is None else self._since
         await self._channel.basic_qos(prefetch_count=PREFETCH)
         await self._channel.basic_consume(
-            self._queue, self._arrive, arguments={"x-stream-offset": "first"}
+            self._queue, self._arrive, arguments={"x-stream-offset": offset}
         )
 
     async def first(self) -> Logged | None:
@@ -77,8 +83,12 @@ class LogReader:
         """
         before, idle, waited = self.read, 0, 0.0
         called_s = time.time()
+        # From a time on, the queue's count says nothing: patience stands for it.
+        looks = LOOKS if self._since is None else LATE_LOOKS
         try:
-            while idle < LOOKS or (waited < PATIENCE_S and self.read < await self._count()):
+            while idle < looks or (
+                not self._since and waited < PATIENCE_S and self.read < await self._count()
+            ):
                 if await self._within(IDLE_S):
                     idle, waited = 0, 0.0
                     await self._hand_over(take)
@@ -122,11 +132,14 @@ class LogReader:
 
 
 @asynccontextmanager
-async def open_log(url: str, queue: str) -> AsyncIterator[LogReader]:
-    """A reader of the stream `queue`. Raises BrokerError, TopologyError where it is not there."""
+async def open_log(url: str, queue: str, since: datetime | None = None) -> AsyncIterator[LogReader]:
+    """A reader of the stream `queue`, from its first message or from near a time.
+
+    Raises BrokerError, TopologyError where it is not there.
+    """
     async with connected(url) as connection:
         channel = await connection.channel(publisher_confirms=False)
-        reader = LogReader(url, queue, channel)
+        reader = LogReader(url, queue, channel, since)
         try:
             await reader.begin()
         except ChannelNotFoundEntity:

@@ -17,6 +17,7 @@ COMMANDS = {
     "broker": "Run a private RabbitMQ until interrupted.",
     "demo": "Show the whole fleet at work on one machine.",
     "effects": "See what was done to the world; resolve or retry it.",
+    "explain": "Tell the story of one event, or of one effect key.",
     "exporter": "Serve what is true of the whole fleet, for Prometheus.",
     "failed": "See why messages failed; replay, resolve or restore them.",
     "handlers": "See which handlers work or are halted; release one.",

@@ -16,6 +16,7 @@ from fleet.core.failure import Failure
 
 EVENT_ID: Final = "x-event-id"
 EVENT_TYPE: Final = "x-event-type"
+PARENT_ID: Final = "x-parent-id"
 RETRY_COUNT: Final = "x-retry-count"
 REPLAY_COUNT: Final = "x-replay-count"
 ALLOW_STALE: Final = "x-allow-stale"

@@ -36,6 +36,12 @@ def add(tx: Tx, alert: Alert) -> bool:
     return changed == 1
 
 
+def get(tx: Tx, event_id: str) -> Alert | None:
+    """The alert that this event raised, if it is one."""
+    rows = tx.query(f"SELECT {_LIST} FROM alerts WHERE event_id = ?", (event_id,))
+    return Alert(*rows[0]) if rows else None
+
+
 def newest(tx: Tx, agent: str, limit: int = PAGE) -> list[Alert]:
     """The last alerts of an agent, newest first."""
     rows = tx.query(

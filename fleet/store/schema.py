@@ -136,7 +136,9 @@ _AGENT: Final = (
     "ALTER TABLE effects ADD COLUMN mode TEXT NOT NULL DEFAULT ''",
 )
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD, _AGENT)
+_ORDERS: Final = ("ALTER TABLE decisions ADD COLUMN order_id TEXT NOT NULL DEFAULT ''",)
+
+MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD, _AGENT, _ORDERS)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)

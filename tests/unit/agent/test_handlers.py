@@ -87,7 +87,8 @@ def test_a_move_becomes_an_order(lane: Lane, floor: SimpleNamespace) -> None:
     """One durable command with the deterministic key, readable as any event, late as its tick."""
     at = floor.now() // 60_000 * 60_000
     lane.play([1000] * 19 + [Decimal("1003.01")], at)
-    (event,) = lane.emitted
+    event, record = lane.emitted
+    assert record.type == "signal.recorded"
     assert event.type == "order.requested"
     assert event.ts == at + 1900
     order = (
@@ -125,7 +126,7 @@ def test_twin_owners_emit_the_same_order(floor: SimpleNamespace, lane: Lane) -> 
     ]
     for twin in twins:
         on_tick(twin, payload)
-    assert len(twins[0].emitted) == 1
+    assert len(twins[0].emitted) == 2
     assert twins[0].emitted == twins[1].emitted
 
 
