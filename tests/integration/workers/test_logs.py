@@ -16,8 +16,7 @@ from workers.registry import Service
 
 
 @pytest.fixture(autouse=True)
-def _json(capsys: Any) -> Iterator[None]:  # noqa: ARG001 - what it captures is written to
-    logs.configure(json=True)
+def _as_it_was() -> Iterator[None]:
     yield
     structlog.reset_defaults()
 
@@ -26,6 +25,7 @@ async def test_lines_of_handlers_that_run_at_once_name_their_own_event(
     bench: Any, service: Service, capsys: Any
 ):
     """Two handlers wait for each other; each line has its event, service and worker."""
+    logs.configure(json=True)
     together = asyncio.Barrier(2)
 
     @service.handler("job.*")
