@@ -33,5 +33,11 @@ class WorkerSettings(AmqpSettings):
     """Seconds without a delivery after which consuming starts anew (in lanes: four times that)."""
     halt_after: int = Field(default=5, ge=0, le=1_000_000)
     """Equal failures in a row, each a bug of the handler, that halt it; 0: never."""
+    watch_memory_mb: int = Field(default=0, ge=0)
+    """Memory from which on the worker ends; 0: nine tenths of what machine or container has."""
+    watch_disk_free_mb: int = Field(default=50, ge=0)
+    """What must be free on the disk of a SQLite store; 0: whatever there is."""
+    watch_store_s: float = Field(default=30.0, gt=0)
+    """How long the store may be away before a person is told."""
     grace_s: float = Field(default=25.0, gt=0)
     """Seconds that a stop request leaves for what is in flight."""

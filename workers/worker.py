@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,6 +38,7 @@ from workers.settings import WorkerSettings
 from workers.settle import Settler
 from workers.tally import Tally
 from workers.vitals import Vitals
+from workers.watch import Watch, bounds
 
 log = structlog.get_logger("fleet.workers")
 
@@ -53,6 +55,8 @@ class Worker:
         settings: WorkerSettings,
         store: Store,
         middlewares: Sequence[Middleware] = (),
+        *,
+        store_folder: Path | None = None,
     ) -> None:
         self.name = settings.worker_name
         self.handled = 0
@@ -122,6 +126,8 @@ class Worker:
             store=store,
             tally=self._tally,
         )
+        limits = bounds(settings, store_folder)
+        self._watch = Watch(limits, service.name, store, self._publish)
         report = Report(self._tally, self._consumers, self._holds, self.health, settings.prefetch)
         self._pulse = Pulse(
             loops=self._loops,
@@ -146,7 +152,8 @@ class Worker:
         """Work until `stop` is set, then drain within the grace.
 
         Raises BrokerError where the broker is not to be had at the start, TopologyError where a
-        handler is fed by no binding, SettingsError where a worker that lives has our name.
+        handler is fed by no binding, SettingsError where a worker that lives has our name,
+        ResourceError where memory or disk run out.
         """
         structlog.contextvars.bind_contextvars(worker=self.name, service=self._service.name)
         async with AsyncExitStack() as stack:
@@ -165,6 +172,7 @@ class Worker:
             self._loops.start(self._publisher.refused())
             self._consumers.start()
             self._loops.start(self._vitals.watch())
+            self._loops.start(self._watch.run())
             try:
                 log.info("worker ready")
                 await self._until(stop)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+from typing import Final
 
 import click
 import uvloop
 
 from agent.settings import trade_on_paper
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
-from fleet.core.errors import SettingsError
+from fleet.core.errors import ResourceError, SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
+from fleet.store.factory import folder_of
 from fleet.telemetry import log as logs
 from fleet.telemetry.health import served
 from fleet.telemetry.settings import HealthSettings, LogSettings
 from workers.registry import Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
+
+START_ANEW: Final = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong that a new start does not mend."""
 
 
 @click.command()
@@ -46,18 +52,24 @@ def command(handlers: str, name: str | None, *, paper: bool, log_json: bool) -> 
     service = load_service(handlers)
     if not isinstance(service, Service):
         raise SettingsError(f"{handlers} has a layout but no handlers; it cannot be worked for.")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(service, settings, load(HealthSettings)))
+    health = load(HealthSettings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(service, settings, health))
+    except ResourceError as error:
+        click.echo(f"fleet: {error}", err=True)
+        sys.exit(START_ANEW)
 
 
 async def _run(service: Service, settings: WorkerSettings, health: HealthSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = open_store(load(StoreSettings).url)
+    url = load(StoreSettings).url
+    store = open_store(url)
     await store.open()
     try:
-        worker = Worker(service, settings, store)
+        worker = Worker(service, settings, store, store_folder=folder_of(url))
         async with served(health, worker.health):
             await worker.run(stop)
     finally:

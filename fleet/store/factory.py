@@ -47,6 +47,11 @@ def place_of(url: str) -> str:
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def folder_of(url: str) -> Path | None:
+    """The folder of the file that the store of a good URL is in; None where it is a server's."""
+    return None if _scheme(url) in POSTGRESQL else _file(url).absolute().parent
+
+
 def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | SqliteEngine:
     if _scheme(url) in POSTGRESQL:
         return _postgresql(url, create=create, writes=writes)
