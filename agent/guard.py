@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -42,7 +43,7 @@ class Guard:
         except (NotNowError, PermanentError):
             await self._succeeded(caller, now_ms)
             raise
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             await self._change(lambda now: breaker.withdrawn(now, caller), now_ms)
             raise
         await self._succeeded(caller, now_ms)

@@ -29,7 +29,8 @@ class Equity(msgspec.Struct, frozen=True, gc=False):
 
         0 at the peak, 1 where all is lost, more where more than that is.
         """
-        return (self.peak - self.realised) / (capital + self.peak)
+        whole = capital + self.peak
+        return (self.peak - self.realised) / whole if whole > 0 else Decimal(1)
 
 
 def get(tx: Tx, agent: str) -> Equity:
