@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -33,7 +33,12 @@ MOST_BYTES: Final = 256 << 20
 SWEEP_S: Final = 240.0
 """How long a sweep may hold the queue: RabbitMQ's consumer timeout is 30 minutes."""
 ROOM_S: Final = 30.0
-FLUSH: Final = 256
+BLOCK: Final = 1_000
+"""So many are sent in the order of their ids, by the order they stand in: the acks of a block that
+is done are one, however its messages were mixed, and ten thousand single ones take seconds."""
+FLUSH_S: Final = 1.0
+"""What was sent is acked after so long, also amid a block: a slow run that dies repeats little."""
+STOPPED: Final = "stopped before its turn"
 PATIENCE_S: Final = (0.5, 1.0, 2.0, 4.0)
 """Waits for a full queue, before the rest is left where it is."""
 
@@ -96,6 +101,7 @@ class Runner:
         self._note = note
         self._progress = progress
         self._next_s = 0.0
+        self._is_full = False
 
     async def run(self, items: Sequence[Item]) -> None:
         """Send these. Raises BrokerError or StateError; whatever is not acked is in the queue."""
@@ -134,8 +140,12 @@ class Runner:
 
         async with self._place.harvest() as harvest:
             await harvest.gather(shown(seen))
-            parked.sort(key=lambda each: each.entry.id)
-            await self._settle(harvest, parked)
+            for start in range(0, len(parked), BLOCK):
+                block = sorted(parked[start : start + BLOCK], key=lambda each: each.entry.id)
+                await self._settle(harvest, block)
+                if self._stop.is_set():
+                    self._leave((each.entry.id for each in parked[start + BLOCK :]), STOPPED)
+                    break
         return found, is_last
 
     async def _settle(self, harvest: Harvest, parked: Sequence[Parked]) -> None:
@@ -150,13 +160,18 @@ class Runner:
             else:
                 self.report.refused[each.entry.id] = verdict.why
         await self._write_down(going)
-        for delay in (*PATIENCE_S, 0.0):
+        # Where a block found no room in all that time, the next one is not waited for.
+        for delay in (0.0,) if self._is_full else (*PATIENCE_S, 0.0):
             going = await self._send(harvest, going)
             if not going or not delay or self._stop.is_set():
                 break
             await self._wait(delay)
-        why = "stopped before its turn" if self._stop.is_set() else "its queue is full"
-        self.report.left.update({each.entry.id: why for each, _ in going})
+        self._is_full = bool(going)
+        why = STOPPED if self._stop.is_set() else "its queue is full"
+        self._leave((each.entry.id for each, _ in going), why)
+
+    def _leave(self, ids: Iterable[str], why: str) -> None:
+        self.report.left.update(dict.fromkeys(ids, why))
 
     async def _write_down(self, going: Sequence[tuple[Parked, bytes]]) -> None:
         """Keep what an edit replaces, and who did what, before anything is sent."""
@@ -194,13 +209,15 @@ class Runner:
     ) -> list[tuple[Parked, bytes]]:
         """Send until a queue is full; what is to be tried again."""
         again: list[tuple[Parked, bytes]] = []
+        flushed_s = time.monotonic()
         for number, (each, body) in enumerate(going):
             if again or not await self._turn():
                 await self._publisher.drain(ROOM_S)
                 await harvest.flush()
                 return [*again, *going[number:]]
             self._post(harvest, each, body, again)
-            if number % FLUSH == FLUSH - 1:
+            if time.monotonic() - flushed_s > FLUSH_S:
+                flushed_s = time.monotonic()
                 await harvest.flush()
         await self._publisher.drain(ROOM_S)
         await harvest.flush()

@@ -137,12 +137,16 @@ class Harvest:
                 await hand.line.flush()
                 async with asyncio.timeout(TIMEOUT_S):
                     await hand.channel.basic_nack(0, multiple=True, requeue=True)
+            # A channel sends a quorum queue 32 settlements at a time, and what it has not sent when
+            # it closes is lost: of 73 acks 33 counted (3.10, measured). What goes back goes last.
+            await self._counted(expected)
+            for hand in hands:
+                async with asyncio.timeout(TIMEOUT_S):
                     await hand.channel.close()
         except LOSSES as error:
             raise self._lost(error) from None
         finally:
             self._hands, self._acked = [], 0
-        await self._counted(expected)
 
     async def _hold(self, most: int, patience_s: float, take: Take) -> tuple[int, bool]:
         try:

@@ -64,6 +64,8 @@ def resolve(
     chosen = failed_options.selection(options)
     found = _count(where, chosen, most)
     if dry_run or not found:
+        if not found:
+            click.echo(f"None of them waits in {where.queue}.", err=True)
         _tell({"resolved": 0, "would_resolve": found}, as_json=as_json)
         ctx.exit(0 if found else 1)
     if not yes and not message_ids:
@@ -96,6 +98,8 @@ def restore(
             return await keeping.restore(place, publisher, message_ids, note)
 
     ids = where.work(task)
+    if not ids:
+        click.echo("None of them is archived, or they were brought back before.", err=True)
     _tell({"restored": len(ids), "ids": ids}, as_json=as_json)
     ctx.exit(0 if ids else 1)
 

@@ -175,7 +175,10 @@ def _edit(
     if len({entry.digest for entry, _ in found}) != 1:
         raise SettingsError(f"--edit is for one message; {len(found)} are selected.")
     old = set_fields(found[0][1].body, changes) if changes else found[0][1].body
-    text = click.edit(old.decode("utf-8", "replace"), extension=".json")
+    try:
+        text = click.edit(old.decode("utf-8", "replace"), extension=".json")
+    except click.ClickException as error:
+        raise SettingsError(f"{error.message}; correct $EDITOR. Nothing was sent.") from None
     if text is None:
         raise SettingsError("The editor was left without saving; nothing was sent.")
     new = text.strip().encode()

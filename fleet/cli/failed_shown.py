@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 import msgspec
@@ -48,8 +48,9 @@ def groups(queue: str, total: int, found: Sequence[Group]) -> None:
         return
     selected = sum(group.count for group in found)
     table = Table(title=f"{queue}: {total:,} waiting, {selected:,} selected")
-    for title in ("count", "class", "error", "type", "handler", "first", "last", "again"):
-        table.add_column(title, justify="right" if title in ("count", "again") else "left")
+    for title in ("count", "class", "error", "type", "handler", "first", "last (UTC)", "again"):
+        justify: Literal["left", "right"] = "right" if title in ("count", "again") else "left"
+        table.add_column(title, justify=justify, overflow="fold")
     table.add_column("fingerprint", no_wrap=True)
     table.add_column("sample", no_wrap=True)
     for group in found:
@@ -59,13 +60,18 @@ def groups(queue: str, total: int, found: Sequence[Group]) -> None:
             cell(f"{group.error_type}: {group.error}"[:80]),
             cell(group.type),
             cell(group.handler),
-            iso(group.first_ms),
-            iso(group.last_ms),
+            _short(group.first_ms),
+            _short(group.last_ms),
             f"{group.replayed:,}" if group.replayed else "",
             cell(group.fingerprint),
             cell(group.ids[0]),
         )
     console().print(table)
+
+
+def _short(at_ms: int) -> str:
+    """A time for a narrow column: month, day and time."""
+    return iso(at_ms)[5:19].replace("T", " ")
 
 
 def messages(found: Sequence[Entry]) -> None:
@@ -104,6 +110,9 @@ def done(found: Sequence[Intervention]) -> None:
 
 def summary(plan: Plan) -> None:
     """What a run of the plan would do."""
+    if not plan.items:
+        click.echo(f"Nothing in {plan.queue} is selected.")
+        return
     table = Table("would", "why", "count", title=f"{plan.queue}: {len(plan.items):,} selected")
     for outcome, why, count in plan.reasons()[:REASONS]:
         table.add_row(outcome, cell(why), f"{count:,}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -34,6 +35,19 @@ async def test_only_what_is_selected_goes_home(shop: Any):
     assert [held.headers["x-event-id"] for held in home] == sorted(wanted)
     assert {held.headers[REPLAY_COUNT] for held in home} == {1}
     assert not any(RETRY_COUNT in held.headers for held in home)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+async def test_what_was_sent_does_not_come_back(shop: Any, every: int):
+    """Hundreds of acks at once, of all or of every second message: each one counts."""
+    events = [shop.event("wallet.low_balance", {"n": n}) for n in range(400)]
+    random.shuffle(events)
+    ids = await shop.park(events)
+    report = await shop.run(await shop.plan(ids=tuple(ids[::every])))
+    assert report.sent == 400 // every
+    assert {entry.id for entry in await shop.entries()} == set(ids) - set(ids[::every])
+    home = await shop.take_all(shop.work)
+    assert sorted(held.headers["x-event-id"] for held in home) == sorted(ids[::every])
 
 
 async def test_a_second_run_does_nothing(shop: Any, wait: Any):
