@@ -61,14 +61,14 @@ def every(tx: Tx) -> Controls:
 
 
 def pause(tx: Tx, pause: Pause) -> bool:
-    """Withhold it; False where it was withheld already: then only the note is new."""
+    """Withhold it; False where it was withheld already: then at most the note is new."""
     is_new = not tx.query(
         "SELECT 1 FROM pauses WHERE service = ? AND pattern = ?", (pause.service, pause.pattern)
     )
     tx.execute(
         f"INSERT INTO pauses ({_PAUSE}) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (service, pattern) DO UPDATE"
-        " SET note = excluded.note, operator = excluded.operator",
+        " SET note = excluded.note, operator = excluded.operator WHERE excluded.note <> ''",
         msgspec.structs.astuple(pause),
     )
     archive.note(tx, [_paused(pause)])

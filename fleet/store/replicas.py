@@ -33,7 +33,7 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     took: dict[int, int] = {}
 
 
-class Pulse(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Pulse(msgspec.Struct, frozen=True, gc=False):
     """What a replica says of itself.
 
     Totals count since it started; `rate` and `handlers` are about the last `window_s` seconds;

@@ -17,6 +17,7 @@ import pytest
 from fleet.core.errors import StateError
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
+from fleet.store import replicas
 from topology import names
 
 DEADLINE_S = 120
@@ -197,3 +198,48 @@ async def test_a_store_that_dies_delays_and_nothing_else(fleet_over: Any, fresh_
     )
     assert (audit["unaccounted"], audit["doubled"]) == ([], 0)
     await fleet.store.close()
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_kill_is_no_way_around_a_pause(fleet: Any):
+    """Killed and started again under their names while paused: nothing begins, nothing is lost."""
+    ticks = [
+        event("market.tick", {"pair": pair, "price": 1, "timestamp_ms": n, "number": n})
+        for n in range(40)
+        for pair in PAIRS
+    ]
+    workers = ("worker-1", "worker-2")
+    for name in workers:
+        fleet.start(name)
+    await publish(fleet, ticks[:60])
+    fleet.run("pause", "--service", fleet.service, "--note", "a test")
+    async with asyncio.timeout(DEADLINE_S):
+        while await says(fleet) != dict.fromkeys(workers, "paused"):
+            await asyncio.sleep(0.1)
+    for name in workers:
+        fleet.kill(name)
+    before = set(await journal(fleet))
+    await publish(fleet, ticks[60:])
+    born = time.time_ns() // 1_000_000
+    for name in workers:
+        fleet.start(name)
+    async with asyncio.timeout(DEADLINE_S):
+        while await says(fleet, since_ms=born) != dict.fromkeys(workers, "paused"):
+            await asyncio.sleep(0.1)
+    assert set(await journal(fleet)) == before
+    fleet.run("resume", "--service", fleet.service)
+    async with asyncio.timeout(DEADLINE_S):
+        while Counter((await journal(fleet)).values())["done"] < 40 * 3 + 8 * 3:
+            await asyncio.sleep(0.1)
+    assert set((await journal(fleet)).values()) == {"done"}
+    effects = Counter(fleet.world.read_text().split())
+    assert effects == Counter(f"{pair}-{n}" for pair in PAIRS for n in range(4, 40, 5))
+    rows = await fleet.store.read(lambda tx: tx.query("SELECT state_key, body FROM lane_states"))
+    windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
+    assert windows == {pair: list(range(40)) for pair in PAIRS}
+
+
+async def says(fleet: Any, since_ms: int = 0) -> dict[str, str]:
+    """What each worker that was started since then says that it does."""
+    found = await fleet.store.read(replicas.every)
+    return {each.name: each.pulse.state for each in found if each.started_ms >= since_ms}

@@ -1,0 +1,134 @@
+"""`fleet status` and `fleet top` beside real workers, a broker and a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fleet.core.retry import RetryPolicy
+from fleet.status.gather import Gatherer
+from fleet.store import controls, effects
+from fleet.store.api import Candidate, Claim
+from fleet.store.controls import Pause
+from topology import names
+from topology.model import Lanes
+from workers.context import Context
+from workers.registry import Service
+
+
+async def told(bench: Any, *words: str, **environment: str) -> Any:
+    """What a command prints as JSON, with nothing on standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "fleet",
+        *words,
+        env={**os.environ, "AMQP_URL": bench.url, "STORE_URL": bench.store_url, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b""), err.decode()
+    return json.loads(out)
+
+
+async def test_the_status_is_what_the_fleet_does(bench: Any, service: Service):
+    """Replicas, lanes, depths, failures, retries, effects, pauses; then each handler."""
+    service.lanes = Lanes()
+    service.retry = RetryPolicy(attempts=2, base=400.0, cap=400.0)
+
+    @service.handler("market.tick")
+    def on_tick(_: Context, __: dict[str, Any]) -> None:
+        """Be done."""
+
+    @service.handler("test.bad", retry=RetryPolicy(attempts=1))
+    def bad(_: Context, __: dict[str, Any]) -> None:
+        raise ConnectionError("odd")
+
+    @service.handler("test.later")
+    def later(_: Context, __: dict[str, Any]) -> None:
+        raise ConnectionError("not yet")
+
+    await bench.lay_out(service)
+    workers = [await bench.start(service) for _ in range(2)]
+    await bench.until(lambda: sum(len(each.consuming) for each in workers) == 2 * 17)
+    ticks = [
+        bench.event("market.tick", {"pair": f"P{n}", "price": 1, "timestamp_ms": n})
+        for n in range(40)
+    ]
+    failing = [bench.event("test.bad") for _ in range(12)]
+    for event in [*ticks, *failing, *(bench.event("test.later") for _ in range(3))]:
+        await bench.publish(event)
+    await bench.settled(service, [*ticks, *failing])
+    now_ms = time.time_ns() // 1_000_000
+    claim = Claim("k", "order.requested", "somebody", now_ms)
+    await bench.store.admit([Candidate("x", "E", 0, claim)], now_ms)
+    pause = Pause("another.service", "*", "why", "ada", now_ms)
+    await bench.store.run(lambda tx: controls.pause(tx, pause))
+    assert await bench.store.read(lambda tx: effects.get(tx, "k")) is not None
+
+    async def told_all() -> bool:
+        found = await told(bench, "status", "--json")
+        return bool(sum(each["pulse"].get("handled", 0) for each in found["replicas"]) == 40)
+
+    await bench.until(told_all)
+    found = await told(bench, "status", "--json")
+    (mine,) = found["services"]
+    assert (found["broker"], found["store"]) == ("", "")
+    assert {each["name"] for each in found["replicas"]} == {each.name for each in workers}
+    assert {each["pulse"]["state"] for each in found["replicas"]} == {"running"}
+    assert sum(each["pulse"]["failed"] for each in found["replicas"]) == 12
+    assert (mine["queues"]["failed"], mine["queues"]["consumers"]) == (12, 2)
+    assert sum(mine["queues"]["retries"].values()) == 3
+    assert mine["queues"]["lanes"]["unconsumed"] == 0
+    assert sum(mine["queues"]["lanes"]["owners"].values()) == mine["queues"]["lanes"]["count"]
+    assert [(each["handler"], each["count"]) for each in mine["groups"]] == [("bad", 12)]
+    assert found["effects"] == {"order.requested": {"reserved": 1}}
+    assert [each["note"] for each in found["pauses"]] == ["why"]
+
+    lines = {each["handler"]: each for each in (await told(bench, "top", "--json"))["handlers"]}
+    assert (lines["on_tick"]["workers"], lines["bad"]["failed"]) == (2, 12)
+    assert lines["later"]["retried"] == 3
+    assert lines["on_tick"]["p50_s"] <= lines["on_tick"]["p99_s"]
+    assert await bench.depth(names.failed(service.name)) == 12
+
+
+async def test_a_part_that_is_away_says_so(bench: Any, service: Service, tmp_path: Path):
+    """Without a broker the store still speaks, without a store the broker does."""
+
+    @service.handler("test.plain")
+    def plain(_: Context, __: dict[str, Any]) -> None:
+        """Be done."""
+
+    await bench.lay_out(service)
+    await bench.start(service)
+    nobody = "amqp://guest:guest@127.0.0.1:1/"
+    found = await told(bench, "status", "--json", AMQP_URL=nobody)
+    assert "Cannot reach the broker at 127.0.0.1:1" in found["broker"]
+    assert [each["queues"] for each in found["services"]] == [None]
+    assert len(found["replicas"]) == 1
+    found = await told(bench, "status", "--json", STORE_URL=f"sqlite:///{tmp_path}/none/f.db")
+    assert "There is no store" in found["store"]
+    assert found["shared"]["unrouted"] == 0
+
+
+async def test_a_broker_that_comes_back_is_asked_again(bench: Any, service: Service):
+    """The screen goes on by itself: a lost connection is one look without depths."""
+
+    @service.handler("test.plain")
+    def plain(_: Context, __: dict[str, Any]) -> None:
+        """Be done."""
+
+    await bench.lay_out(service)
+    async with Gatherer(bench.store_url, bench.url) as gatherer:
+        assert (await gatherer.look()).broker == ""
+        await gatherer._looks._connection.close()  # type: ignore[union-attr]  # as a broker does
+        assert (await gatherer.look()).broker != ""
+        again = await gatherer.look()
+        assert again.broker == ""
+        assert again.services[0].queues is not None
