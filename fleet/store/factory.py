@@ -11,11 +11,11 @@ from urllib.parse import unquote, urlsplit
 from fleet.core.errors import StoreError
 from fleet.store.api import Store
 from fleet.store.backup import Keeper
-from fleet.store.sqlite import SqliteEngine
 from fleet.store.thread import ThreadStore
 
 if TYPE_CHECKING:
     from fleet.store.postgres import PostgresEngine
+    from fleet.store.sqlite import SqliteEngine
 
 POSTGRESQL: Final = ("postgresql", "postgres")
 
@@ -61,7 +61,9 @@ def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | 
             f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
             " and the workers use."
         )
-    return SqliteEngine(file)
+    from fleet.store import sqlite  # noqa: PLC0415 - a fleet on PostgreSQL needs none of it
+
+    return sqlite.SqliteEngine(file)
 
 
 def _postgresql(url: str, *, create: bool, writes: bool) -> PostgresEngine:

@@ -12,7 +12,7 @@ def test_scaled_and_killed(begin: Callable[..., Any], tape: Path):
     """Workers and the leading bridge are killed, the fleet grows and shrinks: nothing is lost."""
     project = begin(SANDBOX_TAPE=str(tape), SANDBOX_SPEED="20")
     project.up(worker=3, publisher=2)
-    project.wait_for(lambda: project.audit()["done"] > 100, "the first events are handled")
+    project.wait_for(lambda: project.journalled() > 100, "the first events are handled")
     led = project.leader()
     killed = project.containers("worker")[0]
     project.kill(killed)
