@@ -9,8 +9,10 @@ import msgspec
 
 from agent.alerting import handlers as alert_handlers
 from agent.candles import on_candle
+from agent.closing import on_close
 from agent.desk import SERVICE, Desk, open_desk
 from agent.executor import on_order, on_unknown
+from agent.orders import ATTEMPTS
 from agent.risk import LONGEST_PAIR
 from agent.settings import AgentSettings, load_settings
 from agent.signals import RECORD, on_signal, order
@@ -56,10 +58,19 @@ def service(settings: AgentSettings | None = None, world: WorldSettings | None =
         effect="once",
         key=_key,
         unknown=on_unknown,
-        retry=RetryPolicy(attempts=4, base=2.0, cap=30.0),
+        # One more than may send it: the last one only asks.
+        retry=RetryPolicy(attempts=ATTEMPTS + 1, base=2.0, cap=30.0),
         deadline=ORDER_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
         stale_after=settings.order_max_age_s,
     )(on_order)
+    made.handler(
+        "order.close_requested",
+        effect="once",
+        key=_close_key,
+        unknown=on_close,
+        retry=RetryPolicy(attempts=CLOSE_ATTEMPTS, base=2.0, cap=30.0),
+        deadline=CLOSE_DEADLINE_CALLS * settings.api_timeout_s + 5.0,
+    )(on_close)
     made.handler(RECORD)(on_signal)
     made.handler("market.candle")(on_candle)
     world_handlers.register(made, settings.api_timeout_s)

@@ -22,7 +22,7 @@ from agent.state import AgentState, Kept
 from fleet.core import breaker
 from fleet.core.alerts import alert_event
 from fleet.core.breaker import Breaker
-from fleet.core.errors import FleetError
+from fleet.core.errors import FleetError, PublishError
 from fleet.core.events import Event
 from fleet.core.payloads import CloseRequested
 from fleet.core.ulid import derived_ulid
@@ -79,6 +79,7 @@ class Watch:
         self._publish = publish
         self._damage = ""
         self._asked: set[str] = set()
+        self._untold: dict[str, Event] = {}
 
     @property
     def standing(self) -> Standing:
@@ -99,7 +100,8 @@ class Watch:
     async def look(self, now_ms: int) -> Standing:
         """Read how things are, and do what follows; the standing after it.
 
-        Raises StateError where the store is away, PublishError where an event is not confirmed.
+        Raises StateError where the store is away. An event that is not confirmed is published
+        again at the next look.
         """
         seen = await self._store.read(lambda tx: self._see(tx, now_ms))
         self._guard.learn(seen.breaker, now_ms)
@@ -115,9 +117,11 @@ class Watch:
         self._measure(now_ms)
         # Told by every replica that sees it, as one event: the one that wrote it may be dead.
         if is_below(self.standing.mode, was.standing.mode):
-            await self._publish(_alert(self._place.agent, self._place.book, self.standing))
+            alert = _alert(self._place.agent, self._place.book, self.standing)
+            self._untold[alert.event_id] = alert
         if self.standing.mode == "shutdown":
-            await self._close_all(seen.held)
+            self._close_all(seen.held)
+        await self._tell()
         return self.standing
 
     def _see(self, tx: Tx, now_ms: int) -> Seen:
@@ -147,12 +151,23 @@ class Watch:
             return after
         return (await self._store.read(lambda tx: state.load(tx, self._place.book))).state
 
-    async def _close_all(self, held: list[Position]) -> None:
-        """Ask once for the end of each open position, with the same event from every replica."""
+    def _close_all(self, held: list[Position]) -> None:
+        """Ask for the end of each open position, with the same event from every replica."""
         for position in held:
             if position.state in ("open", "closing") and position.key not in self._asked:
-                await self._publish(self._closing(position))
+                event = self._closing(position)
+                self._untold[event.event_id] = event
                 self._asked.add(position.key)
+
+    async def _tell(self) -> None:
+        while self._untold:
+            event_id, event = next(iter(self._untold.items()))
+            try:
+                await self._publish(event)
+            except PublishError as error:
+                log.warning("not published yet", type=event.type, reason=str(error))
+                return
+            del self._untold[event_id]
 
     def _closing(self, position: Position) -> Event:
         since_ms, key = self.standing.since_ms, close_key(position.venue_id)

@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from sandbox.clock import now_ms
 from sandbox.faults import LONGEST, Faults
 from sandbox.player import Quote
-from sandbox.venue import Answer, CloseOrder, OpenOrder, Venue
+from sandbox.venue import Answer, CloseOrder, OpenOrder, TradeOrder, Venue
 
 LARGEST_BODY: Final = 65_536
 LONGEST_KEY: Final = 128
@@ -100,6 +100,8 @@ class Api:
         async def handle(request: web.Request) -> web.StreamResponse:
             def act(body: bytes) -> Answer:
                 said = _read(body or b"{}", dict[str, Any])
+                if kind == "order" and "pair" in said:
+                    return self._venue.trade(_read(body, TradeOrder), _key_of(request), now_ms())
                 return self._venue.act(kind, id_field, _key_of(request), said, now_ms())
 
             return await self._write(request, act)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -26,6 +27,15 @@ class OpenOrder(msgspec.Struct, frozen=True):
     direction: Literal["long", "short"]
     size_usdc: Decimal
     idempotency_key: Key
+    leverage: Decimal = Decimal(1)
+
+
+class TradeOrder(msgspec.Struct, frozen=True):
+    """The body of the other request to open a position, whose key is in a header."""
+
+    pair: str
+    direction: Literal["long", "short"]
+    size_usdc: Decimal
     leverage: Decimal = Decimal(1)
 
 
@@ -123,6 +133,17 @@ class Venue:
         self._note("open", order.idempotency_key, now_ms, position)
         return Answer(201, position.result())
 
+    def trade(self, order: TradeOrder, key: str, now_ms: int) -> Answer:
+        """Open a position as `open` does, and tell nothing of it but the order's id."""
+        wish = OpenOrder(order.pair, order.direction, order.size_usdc, key, order.leverage)
+        answer = self.open(wish, now_ms)
+        if answer.status == HTTPStatus.CREATED:
+            return Answer(answer.status, _order_id(answer.body))
+        if answer.status == HTTPStatus.CONFLICT:
+            body = {**answer.body, "original": _order_id(answer.body["original"])}
+            return Answer(answer.status, body)
+        return answer
+
     def close(self, order: CloseOrder, now_ms: int) -> Answer:
         """Close a position: 200, 404 where unknown, 409 with the original where closed already."""
         position = self._positions.get(order.position_id)
@@ -190,6 +211,10 @@ class Venue:
                 direction=position.order.direction,
             )
         )
+
+
+def _order_id(position: dict[str, Any]) -> dict[str, Any]:
+    return {"order_id": position["position_id"].replace("pos_", "ord_", 1)}
 
 
 def _with_status(position: Position) -> dict[str, Any]:

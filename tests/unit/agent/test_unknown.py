@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
+from agent.modes import Standing
 from agent.orders import RESEND_MS
+from agent.state import AgentState
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
@@ -216,3 +220,60 @@ async def test_a_position_that_the_venue_forgot_does_not_block_its_pair(office: 
     known._open.clear()
     assert await at.trade(BTC, "short", 1) == Ack()
     assert await at.book() == {BTC: ("short", "open")}
+
+
+@pytest.mark.parametrize("fault", ["", "lost_answers=1"])
+async def test_the_endpoint_that_tells_an_id_only(office: Any, fault: str) -> None:
+    """With the key in the header: the position is found in the list, also after a lost answer."""
+    at = await office(agent={"order_endpoint": "trade"}, faults=fault)
+    event = at.wish(BTC, "long")
+    decision = await at.run(event)
+    if fault:
+        assert isinstance(decision, Retry)
+        decision = await at.run(event, attempt=2)
+    assert decision == Ack()
+    place = await at.place(event)
+    assert (place.state, place.venue_id[:4], place.entry_price) == ("open", "pos_", 100)
+    assert at.done() == {"open": 1}
+
+
+async def test_an_id_under_a_key_whose_position_is_closed_is_a_spent_minute(office: Any) -> None:
+    """The header's key was used, and nothing of it is listed: nothing is open."""
+    at = await office(agent={"order_endpoint": "trade"})
+    event = at.wish(BTC, "long")
+    await at.desk.venue.open(at.order(BTC, "long", at.now))
+    (made,) = await at.desk.venue.positions()
+    await at.desk.venue.close(made.position_id)
+    assert (await at.run(event)).skipped == "spent"
+    assert await at.book() == {}
+
+
+async def test_a_position_that_is_not_as_ordered_is_left_to_a_person(office: Any) -> None:
+    """Under our key, with another size: failed with the reason, untouched, and its place taken."""
+    at = await office(faults="lost_answers=1")
+    event = at.wish(BTC, "long")
+    await at.run(event)
+    at.sandbox._venue._open[next(iter(at.sandbox._venue._open))].order = msgspec.structs.replace(
+        next(iter(at.sandbox._venue._open.values())).order, size_usdc=Decimal(500)
+    )
+    decision = await at.run(event, attempt=2)
+    assert isinstance(decision, Fail)
+    assert decision.failure.error_type == "StrangePosition"
+    assert (await at.effect(event)).state == "unknown"
+    assert await at.book() == {BTC: ("long", "reserved")}
+    assert at.done() == {"open": 1}
+
+
+async def test_a_mode_that_trades_nothing_resends_nothing(office: Any) -> None:
+    """Observation, with an outcome unknown: it is asked about, and let go of once it is quiet."""
+    at = await office(faults="errors=1")
+    event = at.wish(BTC, "long")
+    await at.run(event, at=at.now)
+    at.sandbox._faults._rates["errors"] = 0.0
+    at.desk.watch.state = AgentState(Standing("observation", "so"))
+    waits = await at.run(event, attempt=2, at=at.now + 1_000)
+    assert isinstance(waits, Postpone)
+    later = at.now + 1_000 + int(waits.delay * 1000)
+    assert "observation" in (await at.run(event, attempt=2, at=later)).skipped
+    assert at.done() == {}
+    assert await at.book() == {}

@@ -93,6 +93,20 @@ async def test_calls_under_a_key_header_happen_once(client: Any, path: str, fiel
     assert (await client.summary())["effects"] == 2
 
 
+async def test_the_other_endpoint_opens_a_position_and_tells_an_order_s_id(client: Any) -> None:
+    """Its key is in the header; position and ledger are as for the first; a 409 repeats the id."""
+    wish = {name: value for name, value in ORDER.items() if name != "idempotency_key"}
+    status, taken = await client.call("POST", "/api/trade", wish, Idempotency_Key="k9")
+    assert (status, list(taken)) == (201, ["order_id"])
+    again = await client.call("POST", "/api/trade", wish, Idempotency_Key="k9")
+    assert (again[0], again[1]["original"]) == (409, taken)
+    listed = (await client.call("GET", "/api/trade/positions"))[1]["positions"]
+    assert [(one["idempotency_key"], one["size_usdc"]) for one in listed] == [("k9", 50)]
+    assert (await client.summary())["opened"] == 1
+    wrong = {**wish, "size_usdc": -1}
+    assert (await client.call("POST", "/api/trade", wrong, Idempotency_Key="k10"))[0] == 422
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
