@@ -24,6 +24,7 @@ from workers.registry import EffectClass
 @click.option("--queue-type", type=click.Choice(get_args(QueueType)), default="quorum")
 @click.option("--rate", type=click.IntRange(1), default=1_000, help="Events a second (latency).")
 @click.option("--amqp", default=None, help="The broker; else AMQP_URL, Docker or a local one.")
+@click.option("--store", default="", help="A PostgreSQL URL (consume); else a new SQLite file.")
 @click.option("--bare", is_flag=True, help="Plain aio-pika as well, for the ratio.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, *, amqp: str | None, as_json: bool, **given: Any) -> None:
@@ -43,7 +44,9 @@ def _measure(what: str, url: str, given: dict[str, Any]) -> dict[str, Any]:
         default: EffectClass = "pure" if what == "consume" else "idempotent"
         effect: EffectClass = given["effect"] or default
         if what == "consume":
-            options = consume.Options(url, events, effect, queue_type, bare=bare)
+            options = consume.Options(
+                url, events, effect, queue_type, bare=bare, store=given["store"]
+            )
             return runner.run(consume.run(options))
         return runner.run(
             latency.run(latency.Options(url, events, given["rate"], effect, queue_type))

@@ -48,6 +48,7 @@ class Options:
     queue_type: QueueType = "quorum"
     prefetch: int = 1_000
     bare: bool = False
+    store: str = ""
 
 
 async def run(options: Options) -> dict[str, Any]:
@@ -58,7 +59,7 @@ async def run(options: Options) -> dict[str, Any]:
     service = _service(options.effect)
     queue = names.work_queue(service.name)
     with tempfile.TemporaryDirectory() as folder:
-        store_url = f"sqlite:///{folder}/bench.sqlite3"
+        store_url = options.store or f"sqlite:///{folder}/bench.sqlite3"
         async with laid_out(service, options.amqp_url, options.queue_type, store_url) as store:
             await _fill(options, queue)
             figures = await _work(service, options, store)

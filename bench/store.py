@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -75,10 +76,12 @@ def _settled(event_id: str, **more: object) -> Settled:
     return Settled(SERVICE, event_id, "done", 1, "worker-1", 0, "bench.handler", **more)  # type: ignore[arg-type]  # named above, each with its own type
 
 
-async def measure(kind: str, batch: int, busy_ms: float, seconds: float) -> dict[str, object]:
-    """Rows a second and the slowest batches of one kind of work in a fresh store."""
+async def measure(
+    kind: str, batch: int, busy_ms: float, seconds: float, url: str
+) -> dict[str, object]:
+    """Rows a second and the slowest batches of one kind of work; in a fresh file without `url`."""
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(f"sqlite:///{Path(folder) / 'bench.sqlite3'}")
+        store = open_store(url or f"sqlite:///{Path(folder) / 'bench.sqlite3'}")
         await store.open()
         epoch, _ = await store.run(lambda tx: lane_rows.take(tx, SERVICE, "0", "worker-1"))
         loop = BusyLoop(busy_ms / 1000)
@@ -103,10 +106,11 @@ async def measure(kind: str, batch: int, busy_ms: float, seconds: float) -> dict
 
 async def _batches(store: Store, kind: str, batch: int, epoch: int, seconds: float) -> list[float]:
     times: list[float] = []
+    run = os.urandom(10)  # a database may have the rows of another run
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         first = batch * len(times)
-        ids = [make_ulid(first + i, b"\0" * 10) for i in range(batch)]
+        ids = [make_ulid(first + i, run) for i in range(batch)]
         start = time.perf_counter()
         await KINDS[kind](store, ids, epoch)
         times.append(time.perf_counter() - start)
@@ -120,10 +124,11 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--busy-ms", type=float, nargs="+", default=[0, 0.2], metavar="MS")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each combination")
+    parser.add_argument("--store", default="", help="a PostgreSQL URL; else a new SQLite file")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     results = [
-        asyncio.run(measure(kind, batch, busy_ms, args.seconds))
+        asyncio.run(measure(kind, batch, busy_ms, args.seconds, args.store))
         for kind in args.kinds
         for batch in args.batches
         for busy_ms in args.busy_ms

@@ -43,8 +43,7 @@ def place_of(url: str) -> str:
     """Where the store of a good URL is, for a person to read: an absolute path, or a server."""
     if _scheme(url) not in POSTGRESQL:
         return str(_file(url).absolute())
-    parts = urlsplit(url)
-    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return _postgresql()(url, writes=False).place
 
 
 def folder_of(url: str) -> Path | None:
@@ -54,7 +53,7 @@ def folder_of(url: str) -> Path | None:
 
 def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | SqliteEngine:
     if _scheme(url) in POSTGRESQL:
-        return _postgresql(url, create=create, writes=writes)
+        return _postgresql()(url, writes=writes, create=create)
     file = _file(url)
     if not create and not _is_there(file):
         raise StoreError(
@@ -66,14 +65,14 @@ def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | 
     return sqlite.SqliteEngine(file)
 
 
-def _postgresql(url: str, *, create: bool, writes: bool) -> PostgresEngine:
+def _postgresql() -> type[PostgresEngine]:
     try:
         from fleet.store import postgres  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise StoreError(
             f"PostgreSQL needs one more package ({error}); pip install 'flea-fleet[postgres]'."
         ) from None
-    return postgres.PostgresEngine(url, writes=writes, create=create)
+    return postgres.PostgresEngine
 
 
 def _scheme(url: str) -> str:

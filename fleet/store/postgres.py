@@ -69,6 +69,11 @@ class PostgresEngine:
         self.tx = PostgresTx(tables)
         self.reader = PostgresReader(tables, self._connected)
 
+    @property
+    def place(self) -> str:
+        """Where it is, for a person to read."""
+        return self._address.place
+
     def open(self) -> None:
         """Connect and bring the schema up to date; StoreError where a person must act."""
         try:
@@ -177,14 +182,14 @@ class PostgresEngine:
         self._drop()
         left = self._not_before - time.monotonic()
         if left > 0 or self._stopping.is_set():
-            raise StateError(f"The store at {self._address.place} is away.")
+            raise StateError(f"The store at {self.place} is away.")
         try:
             connection = self._address.connect(writes=self._writes)
             self._enter(connection)
         except psycopg.Error as error:
             self._not_before = time.monotonic() + next(self._delays)
             reason = self._address.reason(error)
-            raise StateError(f"The store at {self._address.place} is away: {reason}.") from error
+            raise StateError(f"The store at {self.place} is away: {reason}.") from error
         self._delays, self._connection = _delays(), connection
         return connection
 
@@ -225,12 +230,12 @@ class PostgresEngine:
         version = _version(connection)
         if not version:
             raise StoreError(
-                f"There is no store at {self._address.place}; set STORE_URL to the one that the"
+                f"There is no store at {self.place}; set STORE_URL to the one that the"
                 " bridge and the workers use."
             )
         if version > schema.VERSION:
             raise StoreError(
-                f"The store at {self._address.place} has schema {version}, this fleet knows up to"
+                f"The store at {self.place} has schema {version}, this fleet knows up to"
                 f" {schema.VERSION}; upgrade the fleet or set STORE_URL to another store."
             )
 
@@ -243,7 +248,7 @@ class PostgresEngine:
                 _migrate(connection)
 
     def _cannot_open(self, error: psycopg.Error) -> str:
-        place, reason = self._address.place, self._address.reason(error)
+        place, reason = self.place, self._address.reason(error)
         if isinstance(error, errors.InsufficientPrivilege):
             advice = "give the fleet a database or a schema where it may create tables"
         elif isinstance(error, errors.DuplicateTable | errors.UndefinedColumn):
