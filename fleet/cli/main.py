@@ -66,8 +66,21 @@ def fleet() -> None:
     """Events from a trading platform, onto RabbitMQ, through a fleet of workers."""
 
 
+def import_structlog() -> None:
+    """Import structlog without rich, which it takes along for tracebacks in colour.
+
+    Ours are rendered before they come to that, and it is 4 MB in each worker and bridge.
+    """
+    if "rich" not in sys.modules:
+        # None says "not there" to the import system, though not to the type's author.
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        importlib.import_module("structlog")
+        del sys.modules["rich"]
+
+
 def main() -> None:
     """Run the command line; an operator's error is one sentence and exit code 2."""
+    import_structlog()
     try:
         fleet()
     except OperatorError as error:
