@@ -108,12 +108,23 @@ class Fleet:
             timeout=60,
         ).stdout
 
-    def start(self, name: str, *, die: float = 0.0, prefetch: int = 50) -> None:
-        """Start a worker that dies by itself with probability `die` at each dangerous step."""
+    def start(
+        self,
+        name: str,
+        *,
+        die: float = 0.0,
+        prefetch: int = 50,
+        handlers: str = "mine:service",
+        **more: str,
+    ) -> None:
+        """Start a worker that dies by itself with probability `die` at each dangerous step.
+
+        `more` are variables of its environment.
+        """
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "fleet", "worker", "--handlers", "mine:service"],
-                env={**self._env(die), "WORKER_NAME": name, "PREFETCH": str(prefetch)},
+                [sys.executable, "-m", "fleet", "worker", "--handlers", handlers],
+                env={**self._env(die), "WORKER_NAME": name, "PREFETCH": str(prefetch), **more},
                 cwd=self.folder,
                 stderr=log,
             )
@@ -133,6 +144,11 @@ class Fleet:
         """Kill -9."""
         self._processes[name].kill()
         self._processes[name].wait()
+
+    def leave(self, name: str) -> None:
+        """Ask one to drain, and wait until it has."""
+        self._processes[name].send_signal(signal.SIGTERM)
+        self._processes[name].wait(40)
 
     def stop(self) -> None:
         """Ask all of them to drain, and wait until they have."""
