@@ -13,6 +13,7 @@ from fleet.core.decision import Ack, Decision
 from fleet.core.payloads import AlertRaised, Payload
 from fleet.core.retry import RetryPolicy
 from fleet.store import alerts
+from fleet.store.api import Tx
 from fleet.telemetry import metrics
 from workers.context import Context
 from workers.registry import Service
@@ -51,10 +52,6 @@ def register(service: Service) -> None:
 
 def on_alert(ctx: Context, alert: AlertRaised) -> None:
     """Write it down and log it; each sink gets a delivery of its own, to fail alone."""
-    say = log.info if alert.severity == "info" else log.warning
-    say(alert.title, alert=alert.name, severity=alert.severity, detail=alert.detail)
-    name = alert.name if alert.name in KINDS else metrics.OTHER
-    metrics.ALERTS.labels(alert.severity, name).inc()
     event = ctx.event
     row = alerts.Alert(
         event_id=event.event_id,
@@ -67,10 +64,23 @@ def on_alert(ctx: Context, alert: AlertRaised) -> None:
         runbook=alert.runbook,
         at_ms=event.ts,
     )
-    ctx.write(lambda tx: alerts.add(tx, row))
+
+    def write(tx: Tx) -> None:
+        # Two workers may have it at once; who writes it is who tells.
+        if alerts.add(tx, row):
+            _say(alert)
+
+    ctx.write(write)
     for sink in ctx.app.alerting.told(alert):
         wish = DeliveryRequested(sink, event.event_id, alert)
         ctx.emit("alert.delivery_requested", wish, key=sink)
+
+
+def _say(alert: AlertRaised) -> None:
+    say = log.info if alert.severity == "info" else log.warning
+    say(alert.title, alert=alert.name, severity=alert.severity, detail=alert.detail)
+    name = alert.name if alert.name in KINDS else metrics.OTHER
+    metrics.ALERTS.labels(alert.severity, name).inc()
 
 
 async def on_delivery(ctx: Context, wish: DeliveryRequested) -> Decision | None:

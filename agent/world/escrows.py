@@ -13,12 +13,15 @@ from agent.world import wallet
 from agent.world.casefile import note
 from agent.world.evidence import gather, write_file
 from fleet.core.decision import Ack, Decision
-from fleet.core.errors import ResourceError
+from fleet.core.errors import NotNowError, ResourceError
 from fleet.core.payloads import EscrowDisputed, EscrowReleased, EvidenceRequested
 from workers.context import Context
 
 TRIES: Final = 3
 """Attempts at the file, after which the alert goes out without it."""
+
+COMMIT_MS: Final = 60_000
+"""A dispute that is not in its case file after this long never will be."""
 
 _LATE: Final = Ack(skipped="a newer event of this escrow is known")
 
@@ -37,7 +40,7 @@ async def on_disputed(ctx: Context, payload: EscrowDisputed) -> Decision | None:
     """Halt what depends on an escrow in dispute, and have the evidence gathered."""
     if not await _keep(ctx, payload, "disputed"):
         return _LATE
-    wish = EvidenceRequested(payload.escrow_id, payload.job_id, payload.reason)
+    wish = EvidenceRequested(payload.escrow_id, ctx.event.event_id, payload.job_id, payload.reason)
     ctx.emit("evidence.requested", wish, key=payload.escrow_id)
     return None
 
@@ -46,9 +49,13 @@ async def on_evidence(ctx: Context, payload: EvidenceRequested) -> None:
     """Write the case into one file, and raise the alert that says where it is.
 
     Raises ResourceError where it cannot be written; the last try raises the alert all the same.
+    Raises NotNowError while the dispute itself is not committed, for what is emitted comes first.
     """
     desk: Desk = ctx.app
     found = await gather(desk.store, desk.agent, payload)
+    is_new = ctx.now_ms - ctx.event.ts < COMMIT_MS
+    if is_new and not found.has(payload.dispute_id):
+        raise NotNowError("the dispute is not committed yet", retry_after=0.5)
     try:
         path = await asyncio.to_thread(
             write_file, desk.world.settings.evidence_dir, ctx.event.event_id, found

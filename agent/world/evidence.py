@@ -13,7 +13,8 @@ from agent import records
 from agent.world.casefile import subjects
 from fleet.core.payloads import EvidenceRequested
 from fleet.store import archive, cases, effects, story
-from fleet.store.api import Store, Tx
+from fleet.store.api import Effect, Store, Tx
+from fleet.store.archive import Intervention
 from fleet.store.cases import Entry
 
 NEWEST: Final = 10_000
@@ -22,12 +23,29 @@ NEWEST: Final = 10_000
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
-async def gather(store: Store, agent: str, wish: EvidenceRequested) -> dict[str, Any]:
+class Evidence(msgspec.Struct, frozen=True):
+    """The case of one dispute; `events` in the order in which they were handled."""
+
+    agent: str
+    escrow_id: str
+    job_id: str
+    reason: str
+    terms: records.Terms | None
+    events: list[dict[str, Any]]
+    effects: list[Effect]
+    interventions: list[Intervention]
+
+    def has(self, event_id: str) -> bool:
+        """Whether this event is in it."""
+        return any(event["event_id"] == event_id for event in self.events)
+
+
+async def gather(store: Store, agent: str, wish: EvidenceRequested) -> Evidence:
     """All that the store knows of a disputed escrow and its job, read in one look."""
     return await store.read(lambda tx: _gathered(tx, agent, wish))
 
 
-def write_file(folder: Path, name: str, found: dict[str, Any]) -> Path:
+def write_file(folder: Path, name: str, found: Evidence) -> Path:
     """Write it as JSON into `folder`; the absolute path. It is there whole, or not at all.
 
     Raises OSError where it cannot be.
@@ -47,27 +65,21 @@ def write_file(folder: Path, name: str, found: dict[str, Any]) -> Path:
     return path
 
 
-def _gathered(tx: Tx, agent: str, wish: EvidenceRequested) -> dict[str, Any]:
+def _gathered(tx: Tx, agent: str, wish: EvidenceRequested) -> Evidence:
     entries = _entries(tx, agent, wish)
     bodies = {entry.event_id: msgspec.json.decode(entry.body) for entry in entries}
-    keys = [
-        str(body["key"]) for body in bodies.values() if isinstance(body, dict) and "key" in body
-    ]
-    agreed = records.terms(tx, agent, wish.job_id) if wish.job_id else None
-    return {
-        "agent": agent,
-        "escrow_id": wish.escrow_id,
-        "job_id": wish.job_id,
-        "reason": wish.reason,
-        "terms": agreed,
-        "events": [_told(tx, entry, bodies[entry.event_id]) for entry in entries],
-        "effects": list(effects.find(tx, dict.fromkeys(keys)).values()),
-        "interventions": [
-            done
-            for name in dict.fromkeys([*bodies, *keys])
-            for done in archive.interventions(tx, name)
-        ],
-    }
+    keys = [str(body["key"]) for body in bodies.values() if "key" in body]
+    names = dict.fromkeys([*bodies, *keys])
+    return Evidence(
+        agent=agent,
+        escrow_id=wish.escrow_id,
+        job_id=wish.job_id,
+        reason=wish.reason,
+        terms=records.terms(tx, agent, wish.job_id) if wish.job_id else None,
+        events=[_told(tx, entry, bodies[entry.event_id]) for entry in entries],
+        effects=list(effects.find(tx, dict.fromkeys(keys)).values()),
+        interventions=[done for name in names for done in archive.interventions(tx, name)],
+    )
 
 
 def _entries(tx: Tx, agent: str, wish: EvidenceRequested) -> list[Entry]:

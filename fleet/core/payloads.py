@@ -158,9 +158,10 @@ class ReinvestRequested(Payload, frozen=True, gc=False):
 
 
 class EvidenceRequested(Payload, frozen=True, gc=False):
-    """A durable command to gather what is known of a disputed escrow into one file."""
+    """A durable command to gather what is known of an escrow, which `dispute_id` disputed."""
 
     escrow_id: str
+    dispute_id: str
     job_id: str = ""
     reason: str = ""
 

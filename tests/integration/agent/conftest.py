@@ -17,6 +17,7 @@ import pytest
 
 from agent.handlers import service
 from agent.settings import AgentSettings
+from agent.world.settings import WorldSettings
 from fleet.amqp.admin import Admin
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
@@ -38,6 +39,7 @@ class Fleet:
     """Workers of the agent over one store and one virtual host, and what tests ask of them."""
 
     def __init__(self, amqp_url: str, store_url: str, folder: Path) -> None:
+        self.store_url = store_url
         self.store = open_store(store_url)
         self.published: list[Event] = []
         self.sandbox: Any = None
@@ -47,7 +49,9 @@ class Fleet:
         self._exchange: Any = None
         self._running: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
-    async def start(self, *, workers: int = 3, **venue: Any) -> None:
+    async def start(
+        self, *, workers: int = 3, world: WorldSettings | None = None, **venue: Any
+    ) -> None:
         """Start the venue, lay out the topology, start the workers."""
         await self.store.open()
         self._stack.push_async_callback(self.store.close)
@@ -56,7 +60,8 @@ class Fleet:
         made = service(
             AgentSettings(
                 api_url=self.sandbox.url, agent_id=AGENT, agent_key="pf_live_sandbox", partitions=4
-            )
+            ),
+            world,
         )
         async with await Admin.open(self._url) as admin:
             bound = (await apply(plan([made.layout()]), admin)).patterns[made.name]
@@ -101,6 +106,16 @@ class Fleet:
         message = aio_pika.Message(write_event(event), headers=headers, delivery_mode=2)
         await self._exchange.publish(message, event.type)
         self.published.append(event)
+
+    async def tell(self, kind: str, payload: dict[str, Any]) -> Event:
+        """Publish another event as the bridge does."""
+        ts = time.time_ns() // 1_000_000
+        event = Event(make_ulid(ts, os.urandom(10)), kind, AGENT, payload, ts)
+        message = aio_pika.Message(
+            write_event(event), headers={"x-event-id": event.event_id}, delivery_mode=2
+        )
+        await self._exchange.publish(message, kind)
+        return event
 
     async def journal(self) -> list[tuple[str, str, str]]:
         """Event id, handler and outcome of every row."""

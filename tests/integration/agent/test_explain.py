@@ -23,7 +23,7 @@ def explain(agents: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={
             **os.environ,
             "AMQP_URL": agents._url,
-            "STORE_URL": f"sqlite:///{agents._folder}/fleet.db",
+            "STORE_URL": agents.store_url,
         },
         check=False,
         capture_output=True,

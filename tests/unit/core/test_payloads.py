@@ -62,7 +62,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "job.hire_requested": {"key": "k", "agent": "a", "budget_usdc": 1},
     "income.reinvest_requested": {"key": "k", "amount_usdc": 1, "escrow_id": "e"},
-    "evidence.requested": {"escrow_id": "e"},
+    "evidence.requested": {"escrow_id": "e", "dispute_id": "d"},
     "alert.raised": {"name": "n", "severity": "info", "title": "t"},
 }
 
