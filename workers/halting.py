@@ -37,18 +37,32 @@ class Halting:
         self._halted = halted
         self._streaks = Streaks(after)
 
-    def note(self, job: Job) -> None:
-        """Take note of what became of a delivery."""
-        decision, handler = job.decision, job.handler
-        if handler is None:
+    def decided(self, job: Job) -> None:
+        """Take note of a decision, in the order in which handlers come to one."""
+        if job.handler is None:
             return
-        if isinstance(decision, Ack):
-            if not decision.skipped:
-                self._streaks.succeeded(handler.name)
-        elif isinstance(decision, Fail) and decision.failure.error_class == BUG:
-            failure = decision.failure
-            if self._streaks.failed(handler.name, failure.fingerprint):
-                self._halt(job, handler.name, failure)
+        if isinstance(job.decision, Ack):
+            if not job.decision.skipped:
+                self._streaks.succeeded(job.handler.name)
+        else:
+            self._failed(job, job.handler.name, job.handler.name)
+
+    def undone(self, job: Job) -> None:
+        """Take note that what a handler wanted written raised."""
+        if job.handler is not None:
+            self._failed(job, job.handler.name, f"{job.handler.name} writes")
+
+    def settled(self, job: Job) -> None:
+        """Take note that what a handler wanted written is."""
+        if job.handler is not None and job.context is not None and job.context.writes:
+            self._streaks.succeeded(f"{job.handler.name} writes")
+
+    def _failed(self, job: Job, handler: str, what: str) -> None:
+        decision = job.decision
+        if not isinstance(decision, Fail) or decision.failure.error_class != BUG:
+            return
+        if self._streaks.failed(what, decision.failure.fingerprint):
+            self._halt(job, handler, decision.failure)
 
     def _halt(self, job: Job, handler: str, failure: Failure) -> None:
         if any(each.handler == handler for each in self._holds.halts):

@@ -44,7 +44,7 @@ class Settler:
     """Settles jobs in groups: one transaction and one ack per channel for all that is ready.
 
     `settled` is called with each job that is done with, acked or not; `fenced` with the queue of a
-    lane that another worker took.
+    lane that another worker took; `undone` with a job whose writes raised.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Settler:
         roads: Roads,
         settled: Callable[[Job], None],
         fenced: Callable[[str], None],
+        undone: Callable[[Job], None],
         tally: Tally,
     ) -> None:
         self._loops = loops
@@ -67,6 +68,7 @@ class Settler:
         self._roads = roads
         self._settled = settled
         self._fenced = fenced
+        self._undone = undone
         self._tally = tally
         self._ready: list[Job] = []
         self._behind: dict[str, deque[Job]] = {}
@@ -233,6 +235,7 @@ class Settler:
             )
             job.decision = in_lane(decision) if job.delivery.origin.is_lane else decision
         job.context = None
+        self._undone(job)
         self._start(job)
 
     def _rows(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Settled]]:

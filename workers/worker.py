@@ -82,6 +82,7 @@ class Worker:
             roads=self._roads,
             settled=self._on_settled,
             fenced=self._on_fenced,
+            undone=self._on_undone,
             tally=self._tally,
         )
         self._pool = Pool(
@@ -90,7 +91,7 @@ class Worker:
             call=compose(middlewares),
             worker=self.name,
             lanes=self._lanes,
-            finished=self._settler.add,
+            finished=self._on_finished,
             started=self._on_suspect,
             renew=self._on_renew,
             took=self._tally.took,
@@ -103,7 +104,7 @@ class Worker:
             store=store,
             lanes=self._lanes,
             pool=self._pool,
-            finished=self._settler.add,
+            finished=self._on_finished,
             holds=self._holds,
         )
         self._consumers = Consumers(
@@ -197,9 +198,16 @@ class Worker:
         startup = Startup(self._store, self.name, self._publish)
         return await stack.enter_async_context(self._service.lifespan(startup))
 
+    def _on_finished(self, job: Job) -> None:
+        self._halting.decided(job)
+        self._settler.add(job)
+
+    def _on_undone(self, job: Job) -> None:
+        self._halting.undone(job)
+
     def _on_settled(self, job: Job) -> None:
         self.handled += 1
-        self._halting.note(job)
+        self._halting.settled(job)
         if job.passed is not None:
             job.passed.set()
         self._intake.release(job)

@@ -66,6 +66,11 @@ def all_are(state: str) -> Callable[[list[replicas.Pulse]], bool]:
     return lambda pulses: {each.state for each in pulses} == {state}
 
 
+def lanes_are_paused(pulses: list[replicas.Pulse]) -> bool:
+    """Whether every worker says that all lanes are paused, and only they."""
+    return {each.note for each in pulses} == {"16 of 17 queues paused"}
+
+
 def tick(bench: Any, pair: str, number: int) -> Any:
     """A tick that carries its number."""
     payload = {"pair": pair, "price": 1, "timestamp_ms": number, "number": number}
@@ -211,6 +216,8 @@ async def test_paused_lanes_keep_their_order(bench: Any, service: Service):
         if number == 15:
             wish = await pause(bench, service.name, "market.*")
         if number == 30:
+            await bench.until(partial(has, bench, lanes_are_paused))
+        if number == 45:
             await bench.until(lambda: bench.depth(_lane(service, "P0/USD")))
             passing = bench.event("test.other")
             await bench.publish(passing)
@@ -326,6 +333,22 @@ async def test_failures_that_time_or_data_explain_halt_nothing(bench: Any, servi
     outcomes = await bench.settled(service, events)
     assert Counter(outcomes.values()) == {"done": 5, "failed": 35}
     assert await halts(bench, service) == ()
+
+
+async def test_a_handler_whose_writes_always_raise_is_halted_too(bench: Any, service: Service):
+    """The bug is in what it hands over to be written: it fails each delivery all the same."""
+
+    @service.handler("test.writes")
+    def writes(context: Context, _: dict[str, Any]) -> None:
+        context.write(lambda _: 1 // 0)
+
+    await bench.lay_out(service)
+    await bench.start(service)
+    for _ in range(12):
+        await bench.publish(bench.event("test.writes"))
+    await bench.until(lambda: halts(bench, service))
+    (halt,) = await halts(bench, service)
+    assert (halt.handler, halt.reason.partition(":")[0]) == ("writes", "ZeroDivisionError")
 
 
 async def test_two_workers_of_one_name_cannot_live_together(bench: Any, service: Service):
