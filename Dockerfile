@@ -18,7 +18,7 @@ FROM python:3.13-slim
 COPY --from=build /opt/fleet /opt/fleet
 COPY deploy/image/healthy /usr/local/bin/
 # A volume that is mounted on one of these takes its owner.
-RUN install -d -o 10001 -g 10001 /var/lib/fleet /definitions
+RUN install -d -o 10001 -g 10001 /var/lib/fleet /var/lib/fleet/evidence /definitions
 ENV PATH=/opt/fleet/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

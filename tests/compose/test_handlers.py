@@ -1,0 +1,56 @@
+"""A user's own handlers in the containers: from a folder, and in an image of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+MINE = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
+DERIVED = re.findall(r"^ +```dockerfile\n(.*?)^ +```", README, re.MULTILINE | re.DOTALL)[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the README's handler."""
+    handlers = tmp_path / "handlers"
+    handlers.mkdir()
+    (handlers / "mine.py").write_text(MINE)
+    tmp_path.chmod(0o755)
+    return handlers
+
+
+def test_handlers_from_a_folder(begin: Callable[..., Any], folder: Path):
+    """HANDLERS and HANDLERS_PATH are all it takes: layout, users and worker are the service's."""
+    project = begin(HANDLERS="mine:service", HANDLERS_PATH=str(folder), SANDBOX_SCRIPT_EVERY="5")
+    project.up()
+    project.wait_for(project.journalled, "the handler has handled", deadline_s=60)
+    assert "low balance" in project.compose("logs", "worker")
+    found = project.audit()
+    assert [each["name"] for each in found["services"]] == ["balance.watch"]
+    assert found["unaccounted"] == []
+    listed = project.tool("replay-failed", "list")
+    assert listed.strip() == "Nothing waits in pf.balance.watch.failed."
+
+
+def test_handlers_in_an_image(image: str, folder: Path):
+    """The README's Dockerfile makes an image that knows the service without a folder."""
+    lines = [line.strip() for line in DERIVED.splitlines() if "pip" not in line]
+    assert lines[0] == "FROM flea-fleet"
+    (folder / "Dockerfile").write_text("\n".join([f"FROM {image}", *lines[1:]]))
+    tag = f"flea-fleet-test-mine:{uuid.uuid4().hex[:8]}"
+    try:
+        subprocess.run(["docker", "build", "-q", "-t", tag, folder], check=True)
+        show = ["docker", "run", "--rm", "--read-only", "-e", "HANDLERS=mine:service", tag]
+        shown = subprocess.run(
+            [*show, "topology", "show"], check=True, capture_output=True, text=True
+        )
+    finally:
+        subprocess.run(["docker", "image", "rm", "-f", tag], check=False)
+    assert "pf.balance.watch.failed" in shown.stdout
