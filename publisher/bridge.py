@@ -19,7 +19,7 @@ from publisher.beside import Beside
 from publisher.book import Book
 from publisher.lanes import check_lanes
 from publisher.lease import Leadership
-from publisher.outbox import Outbox
+from publisher.outbox import Outbox, Traces
 from publisher.reading import Reader
 from publisher.settings import Limits
 from publisher.sources.api import Gap, Source
@@ -48,10 +48,12 @@ class Bridge:
         *,
         beside: Sequence[Beside] = (),
         ticked: Callable[[dict[str, Any]], object] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._source = source
         self._beside = beside
         self._ticked = ticked
+        self._traces = traces
         self._publisher = publisher
         self._store = store
         self._leadership = leadership
@@ -107,6 +109,7 @@ class Bridge:
             unsettled=self._limits.unsettled,
             unsaved=self._limits.unsaved,
             source=self._source.name,
+            traces=self._traces,
         )
         book = Book(self._store, self._source.name, lease)
         self._vitals.leads(outbox, book)

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,6 +22,16 @@ from publisher.reading import Posting
 _REASONS: Final = {PublishNacked: "nacked", PublishReturned: "returned"}
 
 log = structlog.get_logger("publisher")
+
+
+class Traces(Protocol):
+    """Hears of each posting."""
+
+    def began(self, posting: Posting) -> None:
+        """It is about to be sent, for the first time; it may be given headers."""
+
+    def ended(self, posting: Posting) -> None:
+        """It is settled."""
 
 
 class Outbox:
@@ -41,6 +51,7 @@ class Outbox:
         first_delay_s: float = 0.05,
         max_delay_s: float = 2.0,
         source: str = "",
+        traces: Traces | None = None,
     ) -> None:
         self._publisher = publisher
         self._max_unsettled = unsettled
@@ -55,6 +66,7 @@ class Outbox:
         self._held_back = False
         self._closed = False
         self._source = source
+        self._traces = traces
         self._settled_at = time.monotonic()
 
     @property
@@ -103,6 +115,8 @@ class Outbox:
         if not self._unsettled:
             self._settled_at = time.monotonic()
         self._unsettled += 1
+        if self._traces is not None:
+            self._traces.began(posting)
         self._post(posting)
 
     def take(self) -> list[Posting]:
@@ -169,6 +183,8 @@ class Outbox:
 
     def _settle(self, posting: Posting) -> None:
         posting.body = b""
+        if self._traces is not None:
+            self._traces.ended(posting)
         self._settled_at = time.monotonic()
         self._unsettled -= 1
         self._prefix.settle(posting.number)

@@ -25,7 +25,8 @@ class Posting(msgspec.Struct, gc=False):
     """One frame on its way to the broker.
 
     `cursor` is the position that is settled with it: its own event id, or that of the last event
-    before it. `shed` and `quarantined` are what its passing writes in the store.
+    before it. `shed` and `quarantined` are what its passing writes in the store. `span`
+    is its trace's, where there is one.
     """
 
     exchange: str
@@ -39,6 +40,7 @@ class Posting(msgspec.Struct, gc=False):
     missed: MissedRange | None = None
     shed: ShedRow | None = None
     quarantined: QuarantinedRow | None = None
+    span: Any = None
 
     @property
     def live_only(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from fleet.amqp.delivery import Delivery
 from fleet.core.alerts import KINDS, Kind, alert_event
 from fleet.core.errors import LogicError
 from fleet.core.events import Event, write_event
@@ -62,21 +63,25 @@ class Context:
 
     What is handed to `emit`, `write` and `keep` happens after the handler has returned, or not at
     all: emitted events are confirmed by the broker, then writes, state and journal row commit in
-    one transaction, then the delivery is acked.
+    one transaction, then the delivery is acked. `carried` are headers that every emitted event
+    carries; `trace` is the tracing middleware's own.
     """
 
     __slots__ = (
+        "_delivery",
         "_state",
         "_state_type",
         "allow_stale",
         "app",
         "attempt",
+        "carried",
         "effect",
         "emitted",
         "event",
         "is_replay",
         "kept",
         "now_ms",
+        "trace",
         "worker",
         "writes",
     )
@@ -94,6 +99,7 @@ class Context:
         state: Any = None,
         state_type: Any = None,
         effect: Effecting | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self.event = event
         self.attempt = attempt
@@ -106,13 +112,29 @@ class Context:
         self.emitted: list[Event] = []
         self.writes: list[Callable[[Tx], object]] = []
         self.kept: Any = None
+        self.carried: Mapping[str, str] = _NOTHING
+        self.trace: Any = None
+        self._delivery = delivery
         self._state = state
         self._state_type = state_type
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The headers that the event came with, unchecked; read when they are first asked for."""
+        return self._delivery.headers if self._delivery else _NOTHING
+
+    @property
+    def queue(self) -> str:
+        """The queue that the event came from."""
+        return self._delivery.origin.queue if self._delivery else ""
 
     def log_words(self) -> dict[str, Any]:
         """What a log line says of the event while it is in hand."""
         event = self.event
-        return {"event_id": event.event_id, "type": event.type, "attempt": self.attempt}
+        words = {"event_id": event.event_id, "type": event.type, "attempt": self.attempt}
+        if "traceparent" in self.carried:
+            words["trace_id"] = self.carried["traceparent"].split("-")[1]
+        return words
 
     @property
     def state(self) -> Any:
@@ -183,3 +205,4 @@ class Context:
 
 
 _EXACT: Final = (Decimal,)
+_NOTHING: Final[Mapping[str, Any]] = {}

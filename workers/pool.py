@@ -205,6 +205,7 @@ class Pool:
             state=lane.states.get(job.key, (0, None))[1] if lane else None,
             state_type=handler.state,
             effect=effecting(job),
+            delivery=job.delivery,
         )
 
 

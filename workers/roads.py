@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fleet.core.decision import Ack, Fail, Postpone, Retry
 from fleet.core.envelope import PARENT_ID, event_headers, failure_headers
@@ -15,6 +15,7 @@ from topology.model import ServiceLayout
 from workers.job import Job
 
 _MS = 1000
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Roads:
         """What to publish, in order; the same messages again if asked again."""
         match job.decision:
             case Ack():
-                emitted = job.context.emitted if job.context else []
-                parent = job.event.event_id if job.event else ""
-                yield from (self.event(event, parent) for event in emitted)
+                if job.context is not None:
+                    parent, carried = job.context.event.event_id, job.context.carried
+                    yield from (self.event(one, parent, carried) for one in job.context.emitted)
             case Retry(delay=delay, failure=failure):
                 yield self._later(job, delay, self._why(job, failure, now_ms))
             case Postpone(delay=delay):
@@ -58,9 +59,14 @@ class Roads:
                 headers = self._why(job, failure, now_ms)
                 yield Message(names.DLX, key, job.delivery.body, headers)
 
-    def event(self, event: Event, parent: str = "") -> Message:
-        """The message that publishes an event; it names the event that led to it."""
-        headers = event_headers(event)
+    def event(
+        self, event: Event, parent: str = "", carried: Mapping[str, str] = _NOTHING
+    ) -> Message:
+        """The message that publishes an event; it names the event that led to it.
+
+        `carried` are headers beside its own.
+        """
+        headers: dict[str, Any] = {**carried, **event_headers(event)}
         if parent:
             headers[PARENT_ID] = parent
         lanes = self._layout.lanes

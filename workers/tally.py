@@ -50,7 +50,7 @@ class Tally:
         if len(done) < len(jobs):
             for job in jobs:
                 if job.decision is not DONE:
-                    self._count(job, _outcome(job.decision))
+                    self._count(job, outcome(job.decision))
         self.ages.sort()
         for buckets in self.took.values():
             buckets.sort()
@@ -86,7 +86,8 @@ class Tally:
                 metrics.EFFECTS.labels(kind, state).inc()
 
 
-def _outcome(decision: Decision | None) -> str:
+def outcome(decision: Decision | None) -> str:
+    """How a delivery with this decision is counted."""
     match decision:
         case None:
             return RETURNED

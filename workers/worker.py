@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ log = structlog.get_logger("fleet.workers")
 class Worker:
     """Runs `service` on one event loop, on two connections, over an open store.
 
-    `handled` counts the deliveries that are done with, those that were lost on the way too.
+    `handled` counts the deliveries that are done with, those that were lost on the way too;
+    `settled` hears of each of them.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Worker:
         middlewares: Sequence[Middleware] = (),
         *,
         store_folder: Path | None = None,
+        settled: Callable[[Job], None] | None = None,
     ) -> None:
         self.name = settings.worker_name
         self.handled = 0
+        self._after = settled
         self._service = service
         self._settings = settings
         self._store = store = Watched(store)
@@ -208,6 +211,8 @@ class Worker:
     def _on_settled(self, job: Job) -> None:
         self.handled += 1
         self._halting.settled(job)
+        if self._after is not None:
+            self._after(job)
         if job.passed is not None:
             job.passed.set()
         self._intake.release(job)

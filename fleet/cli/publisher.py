@@ -17,6 +17,7 @@ import uvloop
 from fleet.amqp.connection import Link
 from fleet.amqp.presence import require
 from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.cli.tracing import bridge_traces
 from fleet.settings import load
 from fleet.store.factory import open_store, place_of
 from fleet.store.presence import Presence
@@ -103,6 +104,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
             settings.limits(),
             beside=beside,
             ticked=newest.note,
+            traces=await stack.enter_async_context(bridge_traces(holder)),
         )
         bridge.health.check("store", lambda: store.trouble)
         await stack.enter_async_context(served(load(HealthSettings), bridge.health))

@@ -12,6 +12,7 @@ import uvloop
 
 from agent.settings import trade_on_paper
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
+from fleet.cli.tracing import traced_worker
 from fleet.core.errors import ResourceError, SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
@@ -21,7 +22,6 @@ from fleet.telemetry.health import served
 from fleet.telemetry.settings import HealthSettings, LogSettings
 from workers.registry import Service
 from workers.settings import WorkerSettings
-from workers.worker import Worker
 
 START_ANEW: Final = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong that a new start does not mend."""
@@ -69,8 +69,10 @@ async def _run(service: Service, settings: WorkerSettings, health: HealthSetting
     store = open_store(url)
     await store.open()
     try:
-        worker = Worker(service, settings, store, store_folder=folder_of(url))
-        async with served(health, worker.health):
+        async with (
+            traced_worker(service, settings, store, folder_of(url)) as worker,
+            served(health, worker.health),
+        ):
             await worker.run(stop)
     finally:
         await store.close()

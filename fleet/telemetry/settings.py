@@ -27,3 +27,12 @@ class LogSettings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """auto: for people on a terminal, else JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class TracingSettings(BaseSettings):
+    """Where traces go; nowhere without an endpoint."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    endpoint: str = Field(default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    traces_endpoint: str = Field(default="", validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

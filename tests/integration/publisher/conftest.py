@@ -69,7 +69,9 @@ class World:
             yield sandbox
 
     @asynccontextmanager
-    async def bridge(self, holder: str = "one", ttl_s: float = 1.5) -> AsyncGenerator[Bridge, None]:
+    async def bridge(
+        self, holder: str = "one", ttl_s: float = 1.5, **beside: Any
+    ) -> AsyncGenerator[Bridge, None]:
         """A bridge in this process, stopped in the end as by SIGTERM."""
         source = StreamSource(self.stream_url, DEMO_KEY, AGENT, first_delay_s=0.05, max_delay_s=0.5)
         async with AsyncExitStack() as stack:
@@ -80,7 +82,7 @@ class World:
             await stack.enter_async_context(link)
             publisher = await stack.enter_async_context(ConfirmedPublisher(link))
             leadership = Leadership(store, f"bridge:{AGENT}", holder, ttl_s=ttl_s)
-            it = Bridge(source, publisher, store, leadership, Limits())
+            it = Bridge(source, publisher, store, leadership, Limits(), **beside)
             running = asyncio.create_task(it.run())
             try:
                 yield it

@@ -82,9 +82,11 @@ class Bench:
     async def start(self, service: Service, **settings: Any) -> Worker:
         """A running worker of the service."""
         name = settings.pop("worker_name", f"worker-{uuid.uuid4().hex[:6]}")
-        worker = Worker(
-            service, WorkerSettings(amqp_url=self.url, worker_name=name, **settings), self.store
-        )
+        beside = {
+            each: settings.pop(each) for each in ("middlewares", "settled") if each in settings
+        }
+        given = WorkerSettings(amqp_url=self.url, worker_name=name, **settings)
+        worker = Worker(service, given, self.store, **beside)
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         self._running[worker] = (task, stop)
