@@ -18,13 +18,14 @@ from rich.console import Console
 from fleet.broker import BrokerSettings, provide
 from fleet.broker.guarded import Guard
 from fleet.cli.audit import subject
-from fleet.core.errors import FleetError, OperatorError
+from fleet.core.errors import FleetError, OperatorError, SettingsError
 from fleet.demo.options import SPEED, Options
 from fleet.demo.place import place
 from fleet.demo.progress import Show
 from fleet.demo.story import Demo, Ending
 from fleet.demo.summary import figures, tell, tell_missing
 from fleet.settings import load
+from sandbox.faults import Faults
 from topology.plan import plan
 
 INTERRUPTED: Final = 130
@@ -54,6 +55,14 @@ def _speed(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
     return text
 
 
+def _faults(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
+    try:
+        Faults.parse(text, 0)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
+
+
 @click.command()
 @click.option(
     "--trades",
@@ -72,6 +81,13 @@ def _speed(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
 @click.option("--threshold", callback=_threshold, help="The move that makes the agent trade.")
 @click.option("--strict-tape", is_flag=True, help="Refuse a tape with a bad line.")
 @click.option("--kill", is_flag=True, help="kill -9 a worker and the bridge midway.")
+@click.option(
+    "--venue-faults",
+    default="",
+    metavar="FAULTS",
+    callback=_faults,
+    help="What goes wrong at the venue: errors=0.3,latency=500ms,timeouts=0.05,lost_answers=0.05.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of all that is made up.")
 @click.option(
     "--handlers",

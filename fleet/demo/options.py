@@ -17,6 +17,14 @@ SPEED: Final = "25"
 THRESHOLD: Final = Decimal("0.0005")
 """For the made-up market, so that a short demo sees orders."""
 
+HASTE: Final = {
+    "PF_API_TIMEOUT_S": "2",
+    "PF_QUIET_S": "5",
+    "BREAKER_OPEN_S": "10",
+    "MODE_STEADY_S": "3",
+}
+"""At a venue that misbehaves, so that a short demo sees breakers and modes come back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -40,6 +48,8 @@ class Options:
     """Of the made-up market and of the events woven in."""
     handlers: str = "agent.handlers:service"
     """The service that works."""
+    venue_faults: str = ""
+    """What goes wrong with calls of the venue, as the stand-in is told."""
 
     def ticks(self, report: Callable[[str], None] = lambda _: None) -> int:
         """How many trades the feed will play; `report` hears of each bad line of the tape.
@@ -64,10 +74,12 @@ class Options:
         if self.trades is not None:
             words += ["--trades", str(self.trades)]
             words += ["--strict-tape"] if self.strict_tape else []
+        words += ["--faults", self.venue_faults] if self.venue_faults else []
         events = self.events or (None if self.trades else EVENTS)
         return [*words, *(["--events", str(events)] if events else [])]
 
     def settings(self) -> dict[str, str]:
         """What the workers are told beside addresses and keys."""
         threshold = self.threshold or (None if self.trades else THRESHOLD)
-        return {"MOMENTUM_THRESHOLD": str(threshold)} if threshold else {}
+        told = {"MOMENTUM_THRESHOLD": str(threshold)} if threshold else {}
+        return {**told, **HASTE} if self.venue_faults else told

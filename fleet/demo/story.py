@@ -21,6 +21,7 @@ from fleet.demo.children import Child, stop_all
 from fleet.demo.options import Options
 from fleet.demo.place import lay_out
 from fleet.demo.progress import Figures, Show
+from fleet.demo.venue import VenueEnd, look
 from fleet.settings import inherited
 from fleet.store import Store, Tx, audit, bridge, cursors, open_store
 from sandbox.settings import DEMO_AGENT, DEMO_KEY
@@ -34,7 +35,7 @@ would soon tell prices of the future, which no agent believes."""
 SOURCE: Final = f"stream:{AGENT}"
 LOOK_S: Final = 0.25
 STALLED_S: Final = 60.0
-OURS: Final = ("PF_", "SANDBOX_", "WORKER_", "MOMENTUM_")
+OURS: Final = ("PF_", "SANDBOX_", "WORKER_", "MOMENTUM_", "BREAKER_", "MODE_", "PAPER")
 _listening = re.compile(r"^sandbox listening on (http://\S+)$", re.MULTILINE).search
 
 
@@ -54,6 +55,8 @@ class Ending:
     """What was still missing when nothing moved any more."""
     skipped_lines: int = 0
     """Lines of the tape that are no trade."""
+    venue: VenueEnd | None = None
+    """What a venue that misbehaves led to, where it was asked to."""
 
     @property
     def is_proven(self) -> bool:
@@ -61,7 +64,9 @@ class Ending:
 
         In a virtual host of the demo's own, an unreadable message of the log is one of ours.
         """
-        return self.findings.is_clean and not self.findings.unreadable and not self.stalled
+        is_booked = self.venue is None or not self.venue.differences
+        is_clean = self.findings.is_clean and not self.findings.unreadable
+        return is_clean and is_booked and not self.stalled
 
 
 class Demo:
@@ -106,8 +111,9 @@ class Demo:
             await stop_all(self._children[1:])
             findings = await auditor.patient(2.0)
             skipped = int((await read_summary(url))["bad_lines"])
+        shown = await look(store, url, AGENT, DEMO_KEY) if self._options.venue_faults else None
         workers = tuple(child.name for child in self._children if child.name.startswith("worker"))
-        return Ending(findings, seconds, workers, stalled, skipped)
+        return Ending(findings, seconds, workers, stalled, skipped, shown)
 
     async def _start_sandbox(self) -> str:
         words = [*self._options.sandbox_words(), "--agent-id", AGENT]

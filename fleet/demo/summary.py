@@ -11,6 +11,7 @@ from fleet.audit.books import percentile
 from fleet.audit.ids import unpack
 from fleet.audit.verdict import verdict
 from fleet.demo.story import Ending
+from fleet.demo.venue import VenueEnd
 
 NAMED: Final = 20
 BACKLOG_MS: Final = 250
@@ -55,6 +56,20 @@ def figures(ending: Ending) -> dict[str, Any]:
         "latency_ms": {"p50": percentile(ages, 0.5), "p99": percentile(ages, 0.99)},
         "workers": [{"name": name, "handled": done} for name, done in done_by.items()],
         "seconds": round(ending.seconds, 1),
+        **_venue(ending),
+    }
+
+
+def _venue(ending: Ending) -> dict[str, Any]:
+    """What a venue that misbehaves led to, where it was asked to."""
+    if ending.venue is None:
+        return {}
+    end = ending.venue
+    return {
+        "mode": end.mode,
+        "calls": end.calls,
+        "injections": end.injections,
+        "injection_rate": end.rate,
     }
 
 
@@ -64,9 +79,24 @@ def tell(ending: Ending, console: Console) -> None:
     if ending.skipped_lines:
         lines = "1 line" if ending.skipped_lines == 1 else f"{ending.skipped_lines:,} lines"
         console.print(f"Skipped {lines} of the tape: no trades.")
+    if ending.venue is not None:
+        _tell_venue(ending.venue, console)
     if ending.stalled:
         console.print(ending.stalled, soft_wrap=True)
     console.print(verdict(ending.findings), soft_wrap=True)
+
+
+def _tell_venue(end: VenueEnd, console: Console) -> None:
+    faults = ", ".join(
+        f"{count:,} {name.replace('_', ' ')}" for name, count in end.injected.items()
+    )
+    console.print(
+        f"The venue was called {end.calls:,} times and failed {end.injections:,} times"
+        f" ({end.rate:.0%}: {faults}); the agent ended in mode {end.mode}.",
+        soft_wrap=True,
+    )
+    for difference in end.differences or ("Book and venue have the same positions.",):
+        console.print(difference, soft_wrap=True)
 
 
 def _table(said: dict[str, Any]) -> Table:

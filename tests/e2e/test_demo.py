@@ -91,6 +91,19 @@ def test_a_recorded_tape_is_accounted_for_trade_by_trade(
     assert said["emitted"] >= 3000
 
 
+def test_a_venue_that_misbehaves_leaves_book_and_venue_agreed(
+    broker: RunningBroker, tmp_path: Path
+):
+    """Errors, lost answers and a slow venue: no order twice, the same positions on both sides."""
+    faults = "errors=0.2,latency=50ms,timeouts=0.05,lost_answers=0.2"
+    said, _ = demo(broker, tmp_path, "--events", "1200", "--speed", "60", "--venue-faults", faults)
+    shown = {name: said.pop(name) for name in ("mode", "calls", "injections", "injection_rate")}
+    assert_accounted(said)
+    assert shown["mode"] in ("full", "read_only")
+    assert 0 < shown["injections"] < shown["calls"]
+    assert shown["injection_rate"] == round(shown["injections"] / shown["calls"], 3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_running(
     broker: RunningBroker, management: Management, tmp_path: Path, number: signal.Signals
@@ -122,6 +135,7 @@ def test_an_interrupted_demo_leaves_nothing_running(
         (("--threshold", "inf"), "is no fraction"),
         (("--speed", "nan"), "neither a number above 0 nor max"),
         (("--workers", "0"), "--workers"),
+        (("--venue-faults", "errors=2"), "needs a rate"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_before_anything_is_started(
