@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -39,7 +40,7 @@ class BridgeSettings(PlatformSettings, AmqpSettings):
     silence_s: Annotated[float, Field(gt=0, validation_alias="PF_SILENCE_S")] = 60.0
     lease_ttl_s: Annotated[float, Field(ge=0.5, le=300, validation_alias="PF_LEASE_TTL_S")] = 5.0
     grace_s: Annotated[float, Field(ge=0, le=600, validation_alias="PF_GRACE_S")] = 10.0
-    api_url: str = Field(default="https://purpleflea.com", validation_alias="PF_API_URL")
+    api_url: str = Field(default="", validation_alias="PF_API_URL")
     fill_s: Annotated[float, Field(ge=0, le=86_400, validation_alias="PRICE_FILL_S")] = 60.0
     health_s: Annotated[int, Field(ge=0, le=86_400, validation_alias="CLOCK_HEALTH_S")] = 300
     reconcile_s: Annotated[int, Field(ge=0, le=86_400, validation_alias="CLOCK_RECONCILE_S")] = 600
@@ -55,9 +56,15 @@ class BridgeSettings(PlatformSettings, AmqpSettings):
     @field_validator("api_url")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        if not is_address(value, frozenset({"http", "https"})):
+        if value and not is_address(value, frozenset({"http", "https"})):
             raise ValueError("write the platform's address, https://host")
         return value.rstrip("/")
+
+    def prices_url(self) -> str:
+        """Where prices are asked for: PF_API_URL, or else at the host of the stream."""
+        stream = urlsplit(self.stream_url)
+        scheme = "https" if stream.scheme == "wss" else "http"
+        return self.api_url or f"{scheme}://{stream.netloc.rpartition('@')[2]}"
 
     def topic_list(self) -> list[str]:
         """The topics to subscribe to."""

@@ -90,7 +90,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
                 PriceFill(
                     own,
                     newest,
-                    url=settings.api_url,
+                    url=settings.prices_url(),
                     agent=agent,
                     key=key,
                     every_s=settings.fill_s,

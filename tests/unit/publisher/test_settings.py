@@ -15,7 +15,7 @@ GOOD = {"PF_AGENT_ID": "pf_agent_1", "PF_AGENT_KEY": "pf_live_abc123"}
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Good settings, and none of this machine."""
-    for name in ("PF_AGENT_KEY_FILE", "PF_STREAM_URL", "AMQP_URL", "PF_TOPICS"):
+    for name in ("PF_AGENT_KEY_FILE", "PF_STREAM_URL", "PF_API_URL", "AMQP_URL", "PF_TOPICS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
@@ -109,3 +109,21 @@ def test_an_empty_key_file_variable_is_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PF_AGENT_KEY_FILE", "")
     with pytest.raises(SettingsError, match="PF_AGENT_KEY is missing"):
         load_settings().key()
+
+
+@pytest.mark.parametrize(
+    ("stream", "api", "prices"),
+    [
+        ("", "", "https://purpleflea.com"),
+        ("ws://127.0.0.1:8765/api/stream", "", "http://127.0.0.1:8765"),
+        ("ws://127.0.0.1:8765/api/stream", "https://api.example/", "https://api.example"),
+    ],
+)
+def test_prices_are_asked_for_where_the_stream_is(
+    monkeypatch: pytest.MonkeyPatch, stream: str, api: str, prices: str
+):
+    """A bridge at a stand-in does not ask the real platform."""
+    for name, value in (("PF_STREAM_URL", stream), ("PF_API_URL", api)):
+        if value:
+            monkeypatch.setenv(name, value)
+    assert load_settings().prices_url() == prices
