@@ -77,6 +77,21 @@ async def look(url: str, vhost: str, *, timeout_s: float = 10.0) -> Broker:
         return Broker(exchanges, queues, bindings)
 
 
+async def count(url: str, vhost: str, *, timeout_s: float = 10.0) -> dict[str, tuple[int, object]]:
+    """The messages of each queue, those that consumers hold too; -1 where no figures are kept.
+
+    With each goes something that is another one after each count: the broker counts every few
+    seconds, and tells the same until then. Raises BrokerError where it cannot be read.
+    """
+    wanted = "name,messages,reductions,memory"
+    async with _session(url, timeout_s) as (session, base):
+        queues = await _get(session, base, f"queues/{_quoted(vhost)}", columns=wanted)
+    return {
+        each["name"]: (each.get("messages", -1), (each.get("reductions"), each.get("memory")))
+        for each in queues
+    }
+
+
 async def look_at_users(url: str, vhost: str, *, timeout_s: float = 10.0) -> Access:
     """Read who may do what in a virtual host, as the administrator in `url`.
 

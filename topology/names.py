@@ -46,6 +46,11 @@ def lane(service: str, event_type: str, number: int) -> str:
     return f"{lanes_exchange(service, event_type)}.{number}"
 
 
+def moving(queue: str) -> str:
+    """Where a queue's messages wait while it is made anew; no service's name can hold a colon."""
+    return f"{queue}:moving"
+
+
 def partition(key: str, partitions: int) -> int:
     """The partition of a key, 0 to `partitions` - 1: the same in every process, for ever."""
     return zlib.crc32(key.encode()) % partitions

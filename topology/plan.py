@@ -63,8 +63,8 @@ def _shared_queues(kind: QueueType) -> Iterator[Queue]:
     yield Queue(
         names.LOG, {"x-queue-type": "stream", "x-max-age": LOG_AGE}, "every event, replayable"
     )
-    yield Queue(names.UNROUTED, _looked_into(kind), "what nobody wanted")
-    yield Queue(names.QUARANTINE, _looked_into(kind), "frames the bridge could not read")
+    yield Queue(names.UNROUTED, looked_into(kind), "what nobody wanted")
+    yield Queue(names.QUARANTINE, looked_into(kind), "frames the bridge could not read")
 
 
 def _shared_bindings() -> Iterator[Binding]:
@@ -81,7 +81,7 @@ def _exchanges(service: ServiceLayout) -> Iterator[Exchange]:
 
 
 def _queues(service: ServiceLayout, kind: QueueType) -> Iterator[Queue]:
-    yield Queue(names.failed(service.name), _looked_into(kind), "failed; a person decides")
+    yield Queue(names.failed(service.name), looked_into(kind), "failed; a person decides")
     yield Queue(names.work_queue(service.name), _work(service, kind), "work")
     for lane in _lanes(service):
         yield Queue(lane, _lane_arguments(service, kind), "lane")
@@ -122,7 +122,8 @@ def _lanes(service: ServiceLayout) -> list[str]:
     return [names.lane(service.name, of_type, n) for n in range(service.lanes.partitions)]
 
 
-def _looked_into(kind: QueueType) -> Arguments:
+def looked_into(kind: QueueType) -> Arguments:
+    """The arguments of a queue out of which nothing goes by itself."""
     # reject-publish: should an operator's policy bound it, the publisher hears of it.
     overflow: Arguments = {"x-queue-type": kind, "x-overflow": "reject-publish"}
     return {**overflow, "x-delivery-limit": LOOKS} if kind == "quorum" else overflow

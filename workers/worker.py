@@ -14,7 +14,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
 from fleet.core.events import Event
-from fleet.store import bindings
+from fleet.store import bindings, lane_moves
 from fleet.store.api import Store
 from fleet.store.presence import Presence
 from fleet.store.watched import Watched
@@ -265,6 +265,7 @@ class Worker:
 async def check_fed(service: Service, store: Store) -> None:
     """Raise TopologyError where no binding feeds a handler, or where lanes are other than bound."""
     layout = service.layout()
+    await store.read(lambda tx: lane_moves.refuse_worker(tx, service.name))
     fed = await store.read(lambda tx: bindings.of(tx, service.name))
     missing = sorted(set(layout.fed) - (fed or frozenset()))
     if missing:

@@ -108,6 +108,23 @@ class Admin:
         bound = channel.queue_bind(name, source, key, arguments=dict(arguments))
         await self._call(f"bind the queue {name} to {source}", bound)
 
+    async def unbind_exchange(self, name: str, source: str, key: str, arguments: Arguments) -> None:
+        """Have no such binding between two exchanges."""
+        channel = await self._channel()
+        unbound = channel.exchange_unbind(name, source, key, arguments=dict(arguments))
+        await self._call(f"unbind the exchange {name} from {source}", unbound)
+
+    async def unbind_queue(self, name: str, source: str, key: str, arguments: Arguments) -> None:
+        """Have no such binding from the exchange `source` to the queue `name`."""
+        channel = await self._channel()
+        unbound = channel.queue_unbind(name, source, key, arguments=dict(arguments))
+        await self._call(f"unbind the queue {name} from {source}", unbound)
+
+    async def delete_queue(self, name: str) -> None:
+        """Have no such queue; whatever is in it goes with it."""
+        channel = await self._channel()
+        await self._call(f"delete the queue {name}", channel.queue_delete(name))
+
     async def exists(self, kind: Kind, name: str) -> bool:
         """Whether there is such an exchange or queue; needs no permission to configure it."""
         channel = await self._channel()

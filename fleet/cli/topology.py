@@ -25,6 +25,7 @@ from fleet.cli.planned import (
     vhost_of,
     with_passwords,
 )
+from fleet.cli.topology_migrate import migrate_
 from fleet.cli.topology_users import users as users_command
 from fleet.core.errors import BrokerError, SettingsError
 from fleet.settings import load
@@ -47,13 +48,14 @@ def _named(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
 
 @click.group()
 def command() -> None:
-    """Show, apply, check or export the broker's layout.
+    """Show, apply, check, migrate or export the broker's layout.
 
     The broker is the one at AMQP_URL.
     """
 
 
 command.add_command(users_command)
+command.add_command(migrate_)
 
 
 @command.command()

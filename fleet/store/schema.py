@@ -138,7 +138,23 @@ _AGENT: Final = (
 
 _ORDERS: Final = ("ALTER TABLE decisions ADD COLUMN order_id TEXT NOT NULL DEFAULT ''",)
 
-MIGRATIONS: Final = (_FIRST, _FACTS, _OPERATORS, _CONTROL, _FIRST_TIMES, _WORLD, _AGENT, _ORDERS)
+_LANE_MOVES: Final = (
+    """CREATE TABLE lane_moves (
+        service TEXT PRIMARY KEY, step TEXT NOT NULL, partitions BIGINT NOT NULL,
+        at_ms BIGINT NOT NULL)""",
+)
+
+MIGRATIONS: Final = (
+    _FIRST,
+    _FACTS,
+    _OPERATORS,
+    _CONTROL,
+    _FIRST_TIMES,
+    _WORLD,
+    _AGENT,
+    _ORDERS,
+    _LANE_MOVES,
+)
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 
 VERSION: Final = len(MIGRATIONS)
