@@ -69,7 +69,8 @@ class Address:
             prepare_threshold=2,
             cursor_factory=psycopg.RawCursor,
         )
-        connection.adapters.register_dumper(int, _Number)
+        for kind in (int, bool):
+            connection.adapters.register_dumper(kind, _Number)
         try:
             connection.execute(_WRITER if writes else _READER)
         except BaseException:
@@ -114,10 +115,13 @@ def lock_of(schema: str) -> int:
 
 
 class _Number(Dumper):
-    """A number whose type is the column's: with one of its own each size would be another plan."""
+    """A number whose type is the column's: with one of its own each size would be another plan.
+
+    A truth is 0 or 1, as SQLite has it.
+    """
 
     def dump(self, obj: int) -> bytes:
-        return str(obj).encode()
+        return str(int(obj)).encode()
 
 
 _WRONG: Final = (

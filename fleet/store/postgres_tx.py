@@ -172,6 +172,8 @@ def _type(kinds: set[type]) -> str:
     kinds -= {type(None)}
     if kinds == {int}:
         return "bigint"
+    if kinds == {bool}:
+        return "boolean::integer"
     return "double precision" if kinds and kinds <= {int, float} else "text"
 
 

@@ -120,3 +120,17 @@ async def test_nested_savepoints(store: Store) -> None:
 
     await store.run(work)
     assert await marks(store) == {"outer"}
+
+
+async def test_values_are_the_same_in_every_database(store: Store):
+    """Numbers of any size, truths, texts and nothing come back as they went in, by either way."""
+    rows = [(1, True, "it's ? 50%"), (2**62, False, None), (-3, True, 'é"\\')]
+
+    def work(tx: Tx) -> list[tuple[object, ...]]:
+        tx.execute("CREATE TABLE kept (number BIGINT, truth BIGINT, text TEXT)")
+        for row in rows:
+            tx.execute("INSERT INTO kept VALUES (?, ?, ?)", row)
+        tx.bulk(("a", "b", "c"), rows, "INSERT INTO kept SELECT a, b, c FROM rows")
+        return tx.query("SELECT number, truth, text FROM kept WHERE truth = ? ORDER BY 1", (True,))
+
+    assert await store.run(work) == [(-3, 1, 'é"\\')] * 2 + [(1, 1, "it's ? 50%")] * 2
