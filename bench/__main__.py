@@ -1,4 +1,4 @@
-"""`python -m bench publish|consume|latency`: figures of this machine, as text or JSON."""
+"""`python -m bench publish|consume|latency|agent`: figures of this machine, as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 import uvloop
 
-from bench import consume, latency, publish
+from bench import agent, consume, latency, publish
 from fleet.broker import provide
 from fleet.telemetry import log as logs
 from topology.model import QueueType
@@ -18,7 +18,7 @@ from workers.registry import EffectClass
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["publish", "consume", "latency"]))
+@click.argument("what", type=click.Choice(["publish", "consume", "latency", "agent"]))
 @click.option("--events", type=click.IntRange(1000), default=50_000, show_default=True)
 @click.option("--effect", type=click.Choice(get_args(EffectClass)), default=None)
 @click.option("--queue-type", type=click.Choice(get_args(QueueType)), default="quorum")
@@ -28,10 +28,11 @@ from workers.registry import EffectClass
 @click.option("--bare", is_flag=True, help="Plain aio-pika as well, for the ratio.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, *, amqp: str | None, as_json: bool, **given: Any) -> None:
-    """Measure the real publisher, the real worker, or the way from the stream to the handler."""
+    """Measure the real publisher, worker, way from stream to handler, or the agent's decisions."""
     logs.configure(level="warning")
     with ExitStack() as stack:
-        url = amqp or stack.enter_context(provide()).amqp_url
+        # The agent's decisions need no broker.
+        url = "" if what == "agent" else amqp or stack.enter_context(provide()).amqp_url
         figures = {"bench": what, **_measure(what, url, given)}
     click.echo(json.dumps(figures, indent=None if as_json else 2))
 
@@ -41,6 +42,8 @@ def _measure(what: str, url: str, given: dict[str, Any]) -> dict[str, Any]:
     if what == "publish":
         return publish.run(publish.Options(events, queue_type, url, bare))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if what == "agent":
+            return runner.run(agent.run(events))
         default: EffectClass = "pure" if what == "consume" else "idempotent"
         effect: EffectClass = given["effect"] or default
         if what == "consume":
