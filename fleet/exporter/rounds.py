@@ -111,15 +111,21 @@ class Exporter:
             try:
                 await ask()
             except FleetError as error:
-                if not self._trouble.get(part):
-                    log.warning("cannot be asked", part=part, reason=str(error))
-                self._trouble[part] = str(error)
-                for gauge in _SHOWN[part]:
-                    gauge.clear()
+                self._is_away(part, str(error))
+            except Exception as error:
+                log.exception("asking failed", part=part)  # ours to mend; the rest goes on
+                self._is_away(part, type(error).__name__)
             else:
                 self._trouble[part] = ""
             metrics.EXPORTER_UP.labels(part).set(not self._trouble[part])
             await asyncio.sleep(every_s)
+
+    def _is_away(self, part: str, reason: str) -> None:
+        if not self._trouble.get(part):
+            log.warning("cannot be asked", part=part, reason=reason)
+        self._trouble[part] = reason
+        for gauge in _SHOWN[part]:
+            gauge.clear()
 
     def _said(self, part: str) -> str:
         return self._trouble.get(part, "")

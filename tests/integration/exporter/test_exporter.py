@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
@@ -132,6 +133,35 @@ async def test_the_fleet_is_shown_as_it_is(amqp_url: str, tmp_path: Path):
         assert "fleet_audit_timestamp_seconds 0.0" not in page
         body = await asyncio.to_thread(ask, f"{address}/readyz")
         assert '"status": "ready"' in body
+
+
+async def test_a_broker_that_is_away_is_said_and_nothing_else(fresh_broker: Any, tmp_path: Path):
+    """Killed: what it told is not shown, and 503. Back: all of it again, from the same process."""
+    service = layout()
+    store = open_store(f"sqlite:///{tmp_path}/fleet.sqlite3")
+    await store.open()
+    async with await Admin.open(fresh_broker.amqp_url) as admin:
+        await apply(plan([service.layout()]), admin)
+    await store.close()
+    depth = 'fleet_queue_depth{queue="work",service="shown"} 0.0'
+    async with exporter(fresh_broker.amqp_url, tmp_path) as address:
+        await until_shown(address, 'fleet_exporter_up{part="broker"} 1.0', depth)
+        await asyncio.to_thread(fresh_broker.kill)
+        page = await until_shown(
+            address,
+            'fleet_exporter_up{part="broker"} 0.0',
+            'fleet_exporter_up{part="audit"} 0.0',
+            'fleet_exporter_up{part="store"} 1.0',
+        )
+        assert depth not in page
+        assert "Cannot reach the broker" in await asyncio.to_thread(ask, f"{address}/readyz")
+        await asyncio.to_thread(fresh_broker.restart)
+        await until_shown(
+            address,
+            'fleet_exporter_up{part="broker"} 1.0',
+            'fleet_exporter_up{part="audit"} 1.0',
+            depth,
+        )
 
 
 async def put(amqp_url: str, queue: str, count: int) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
+
+from fleet.telemetry import metrics
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 IMAGE = "prom/prometheus"
@@ -21,7 +24,7 @@ Promtool = Callable[..., str]
 def promtool() -> Promtool:
     """Runs promtool in a folder: from the PATH, else from Prometheus's image."""
     if local := shutil.which("promtool"):
-        return lambda folder, *words: _run([local, *words], folder)
+        return lambda folder, *words, **given: _run([local, *words], folder, **given)
     docker = shutil.which("docker")
     if (
         docker is None
@@ -30,9 +33,9 @@ def promtool() -> Promtool:
         ).returncode
     ):
         pytest.skip(f"no promtool on the PATH and no Docker with {IMAGE}")
-    inside = [docker, "run", "--rm", "--network", "none", "--entrypoint", "promtool"]
-    return lambda folder, *words: _run(
-        [*inside, "-v", f"{folder}:/p:ro", "-w", "/p", IMAGE, *words], folder
+    inside = [docker, "run", "--rm", "-i", "--network", "none", "--entrypoint", "promtool"]
+    return lambda folder, *words, **given: _run(
+        [*inside, "-v", f"{folder}:/p:ro", "-w", "/p", IMAGE, *words], folder, **given
     )
 
 
@@ -41,8 +44,10 @@ def _has_image(docker: str) -> bool:
     return not subprocess.run(look, capture_output=True, check=False).returncode
 
 
-def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def _run(command: list[str], folder: Path, given: str = "") -> str:
+    done = subprocess.run(
+        command, cwd=folder, input=given, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,6 +64,13 @@ def test_each_alert_fires_on_its_fault_and_on_nothing_else(promtool: Promtool):
     names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
     assert set(re.findall(r'alertname="(\w+)"', text)) == names
     promtool(DEPLOY / "prometheus", "test", "rules", "rules.test.yml")
+
+
+def test_the_metrics_keep_prometheus_s_conventions(promtool: Promtool, tmp_path: Path):
+    """Names, units and types are as promtool wants them, with samples of our own histograms."""
+    metrics.HANDLER_SECONDS.labels("service", "handler").add(0.2)
+    page = generate_latest(metrics.REGISTRY) + generate_latest(metrics.FLEET)
+    assert promtool(tmp_path, "check", "metrics", given=page.decode()) == ""
 
 
 def test_the_dashboard_s_queries_can_be_asked(promtool: Promtool, tmp_path: Path):

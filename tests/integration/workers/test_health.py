@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -89,6 +91,36 @@ async def test_a_cancelled_consumer_is_unready_and_heals(bench: Any, service: Se
         event = bench.event("job.completed")
         await bench.publish(event)
         assert await bench.settled(service, [event]) == {event.event_id: "done"}
+
+
+async def test_a_lost_connection_is_unready_and_heals(
+    bench: Any, service: Service, management: Any, vhost: str
+):
+    """The broker closes all connections: 503 with the reason, then 200."""
+
+    @service.handler("job.completed")
+    async def handle(_context: Context, _payload: dict[str, Any]) -> None: ...
+
+    await bench.lay_out(service)
+    worker = await bench.start(service)
+    async with asked(bench, worker) as health:
+        await health.until_ready()
+        closing = asyncio.create_task(asyncio.to_thread(close_connections, management, vhost))
+        assert "no connection" in await health.reason("publisher")
+        await closing
+        await health.until_ready()
+
+
+def close_connections(management: Any, vhost: str) -> None:
+    """Close what a worker has open; the management API learns of connections late."""
+    deadline = time.monotonic() + 30
+    closed = 0
+    while not closed and time.monotonic() < deadline:
+        for each in management.get("connections") or []:
+            if each.get("vhost") == vhost and "publishes" in each.get("user_provided_name", ""):
+                management.call("DELETE", f"connections/{quote(each['name'], safe='')}")
+                closed += 1
+        time.sleep(0.05)
 
 
 async def test_a_backlog_of_which_nothing_comes_is_a_reason(
