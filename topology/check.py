@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from fleet.amqp.admin import Admin, Inequivalent, Refused
+from topology import names
 from topology.management import Access, Broker, Found
 from topology.model import Binding, Exchange, Plan, Queue
 from topology.users import User
@@ -139,6 +140,10 @@ def _superfluous(
     `pf.trading.agent` is no queue of `trading`: it may be the work queue of `trading.agent`.
     """
     tail = r"[a-z0-9_]+\.\d+" if what == "queue" else r"[a-z0-9_]+s"
+    objects: tuple[Exchange | Queue, ...] = (*plan.queues, *plan.exchanges)
+    aside = {names.moving(each.name) for each in objects}
+    for name in sorted(others & aside):
+        yield Difference("superfluous", what, name, "a migration was interrupted")
     for service in plan.services:
         ours = re.compile(rf"pf\.{re.escape(service.name)}\.{tail}")
         for name in sorted(others):

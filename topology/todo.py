@@ -61,7 +61,7 @@ def todo(plan: Plan, broker: Broker, begun: Collection[str] = ()) -> Todo:
     differences, bindings = compare(plan, broker), tuple(_found(broker))
     resizes = tuple(_resizes(plan, broker, begun))
     resized = {each.service.name for each in resizes}
-    lanes = {lane for each in resizes for lane in (*each.found, *_lanes(each.service))}
+    lanes = {lane for each in resizes for lane in (*each.found, *lanes_of(each.service))}
     odd = {each.name for each in differences if each.what == "queue" and each.kind == "different"}
     odd |= {each["name"].removesuffix(_MOVING) for each in broker.queues if _is_moving(each)}
     renewals = tuple(
@@ -72,7 +72,7 @@ def todo(plan: Plan, broker: Broker, begun: Collection[str] = ()) -> Todo:
             _lane_of(plan, queue.name),
         )
         for queue in plan.queues
-        if queue.name in odd - lanes and not _is_stream(queue)
+        if queue.name in odd - lanes and not is_stream(queue)
     )
     renewed = {each.queue.name for each in renewals}
     unbind = tuple(
@@ -101,7 +101,8 @@ def _is_moving(found: Found) -> bool:
     return str(found["name"]).endswith(_MOVING)
 
 
-def _is_stream(queue: Queue) -> bool:
+def is_stream(queue: Queue) -> bool:
+    """Whether it is the log: its history can be kept in no other queue."""
     return queue.arguments.get("x-queue-type") == "stream"
 
 
@@ -114,14 +115,15 @@ def _resizes(plan: Plan, broker: Broker, begun: Collection[str]) -> Iterator[Res
             yield Resize(service, found)
 
 
-def _lanes(service: ServiceLayout) -> list[str]:
+def lanes_of(service: ServiceLayout) -> list[str]:
+    """The lanes planned for a service."""
     lanes = service.lanes
     count = lanes.partitions if lanes else 0
     return [names.lane(service.name, lanes.type, n) for n in range(count)] if lanes else []
 
 
 def _lane_of(plan: Plan, queue: str) -> str:
-    return next((each.name for each in plan.services if queue in _lanes(each)), "")
+    return next((each.name for each in plan.services if queue in lanes_of(each)), "")
 
 
 def _leading_to(bindings: Iterable[Binding], queue: str) -> tuple[Binding, ...]:
@@ -164,10 +166,10 @@ def _way(each: Binding) -> tuple[object, ...]:
 
 
 def _left(plan: Plan, differences: list[Difference], lanes: set[str]) -> Iterator[Difference]:
-    streams = {queue.name for queue in plan.queues if _is_stream(queue)}
+    """What is different and no queue to be made anew, and what is too many and no lane."""
+    queues = {queue.name for queue in plan.queues if not is_stream(queue)}
     for each in differences:
-        by_hand = each.what == "exchange" or each.name in streams
-        if (each.kind == "different" and by_hand) or (
-            each.kind == "superfluous" and each.what != "binding" and each.name not in lanes
-        ):
+        if each.what == "binding" or each.name in lanes or _MOVING in each.name:
+            continue
+        if each.kind == "superfluous" or (each.kind == "different" and each.name not in queues):
             yield each

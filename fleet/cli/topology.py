@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from fleet.amqp.admin import Admin
+from fleet.amqp.looks import open_looks
 from fleet.amqp.reasons import parse
 from fleet.cli.layout import show_plan
 from fleet.cli.planned import (
@@ -27,7 +28,7 @@ from fleet.cli.planned import (
 )
 from fleet.cli.topology_migrate import migrate_
 from fleet.cli.topology_users import users as users_command
-from fleet.core.errors import BrokerError, SettingsError
+from fleet.core.errors import BrokerError, SettingsError, TopologyError
 from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
 from topology import passwords
@@ -36,6 +37,7 @@ from topology.check import Difference, compare, compare_users, probe, unseen_bin
 from topology.export import definitions, with_user, with_users
 from topology.management import look, look_at_users, management_url
 from topology.model import Plan, QueueType, ServiceLayout
+from topology.remedy import moved, remedies
 from topology.settings import TopologySettings
 from topology.users import User, users
 
@@ -117,12 +119,14 @@ def check(
     layout = planned_for(handlers, queue_type)
     settings = load(TopologySettings)
     everybody = users(layout, prefix) if with_users else ()
-    found = asyncio.run(_check(layout, settings, everybody, amqp_only=amqp_only))
+    found, waiting = asyncio.run(_check(layout, settings, everybody, amqp_only=amqp_only))
+    remedied = [*zip(found, remedies(layout, found, waiting), strict=True)]
     if as_json:
-        click.echo(json.dumps({"differences": [asdict(difference) for difference in found]}))
+        differences = [{**asdict(each), "remedy": remedy} for each, remedy in remedied]
+        click.echo(json.dumps({"differences": differences}))
     else:
         unseen = " Bindings were not looked at." if amqp_only else ""
-        lines = [str(difference) for difference in found]
+        lines = [f"{each} ({remedy})" if remedy else str(each) for each, remedy in remedied]
         click.echo("\n".join(lines or [f"The broker is as planned.{unseen}"]))
     ctx.exit(1 if found else 0)
 
@@ -185,10 +189,28 @@ def export(
 
 
 async def _apply(layout: Plan, settings: TopologySettings) -> Applied:
+    await _refuse_other_lanes(layout.services)
     async with await Admin.open(settings.amqp_url) as admin:
         applied = await apply(layout, admin)
     await _record(layout.services)
     return applied
+
+
+async def _refuse_other_lanes(services: Sequence[ServiceLayout]) -> None:
+    """Raise TopologyError where a service has lanes in another number: keys would change lanes."""
+    store = open_store(load(StoreSettings).url)
+    await store.open()
+    try:
+        counts = await store.read(bindings.lane_counts)
+    finally:
+        await store.close()
+    for service in services:
+        has, wants = counts.get(service.name), service.lanes.partitions if service.lanes else None
+        if has and wants and has != wants:
+            raise TopologyError(
+                f"{service.name} has {has} lanes, and {wants} are planned; run `fleet topology"
+                " migrate`, which keeps the order of what waits in them."
+            )
 
 
 async def _record(services: Sequence[ServiceLayout]) -> None:
@@ -211,14 +233,17 @@ async def _record(services: Sequence[ServiceLayout]) -> None:
 
 async def _check(
     layout: Plan, settings: TopologySettings, everybody: Sequence[User], *, amqp_only: bool
-) -> list[Difference]:
+) -> tuple[list[Difference], dict[str, int]]:
+    """The differences, and how many messages are in the queues among them."""
     # AMQP first, in any case: its user is the management API's too where that has none of its own.
     async with await Admin.open(settings.amqp_url) as admin:
         found = await _found(layout, settings, admin, amqp_only=amqp_only)
     if everybody:
         access = await look_at_users(management_of(settings), vhost_of(settings))
         found += compare_users(everybody, access)
-    return found
+    async with open_looks(settings.amqp_url) as looks:
+        depths = await looks.depths(moved(found))
+    return found, {queue: depth.ready for queue, depth in depths.items()}
 
 
 async def _found(

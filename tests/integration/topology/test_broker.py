@@ -287,11 +287,16 @@ def test_check_blames_the_user_of_amqp_first(broker: RunningBroker, amqp_url: st
 
 
 async def test_apply_records_how_many_lanes_there_are(amqp_url: str, tmp_path: Path):
-    """What bridge and workers compare their PF_PARTITIONS with is in the store after apply."""
+    """Bridge and workers compare PF_PARTITIONS with what is in the store; apply changes it not."""
     lanes = MODULE.replace("buckets=1", "buckets=1, lanes=Lanes(partitions=3)")
     (tmp_path / "mine.py").write_text(f"from topology.model import Lanes\n{lanes}")
     done = fleet("apply", cwd=tmp_path, AMQP_URL=amqp_url)
     assert done.returncode == 0, done.stderr
+    more = lanes.replace("partitions=3", "partitions=4")
+    (tmp_path / "mine.py").write_text(f"from topology.model import Lanes\n{more}")
+    refused = fleet("apply", cwd=tmp_path, AMQP_URL=amqp_url)
+    _refused(refused)
+    assert "agent has 3 lanes, and 4 are planned; run `fleet topology migrate`" in refused.stderr
     store = open_store(f"sqlite:///{tmp_path}/.fleet/fleet.sqlite3")
     await store.open()
     try:
