@@ -31,6 +31,11 @@ PATIENCE_S: Final = 10.0
 KEPT: Final = "7 days"
 """A writer that has committed nothing for so long is forgotten; if it lives, it is made anew."""
 
+# Not to_regclass: it may remember, from before it got the lock, that there was no such table.
+_IS_THERE: Final = (
+    "SELECT 1 FROM pg_class WHERE relname = 'schema_version'"
+    " AND relnamespace = current_schema()::regnamespace"
+)
 _MARKS: Final = (
     "CREATE TABLE IF NOT EXISTS commit_marks (writer TEXT PRIMARY KEY, number BIGINT NOT NULL,"
     " at TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50)"
@@ -276,8 +281,7 @@ def _migrate(connection: Connection) -> None:
 
 def _version(connection: Connection) -> int:
     """The schema's version; 0 where there is none."""
-    there = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
-    if there is None or not there[0]:
+    if not connection.execute(_IS_THERE).fetchall():
         return 0
     found = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
     return int(found[0]) if found else 0
