@@ -154,6 +154,8 @@ class Subscription:
         while not self._draining:
             await self._wanted.wait()
             connection = await self._link.connection()
+            if self.is_paused:
+                continue
             began = time.monotonic()
             try:
                 await self._consume(connection)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +135,38 @@ async def test_a_broker_that_comes_back_is_asked_again(bench: Any, service: Serv
         again = await gatherer.look()
         assert again.broker == ""
         assert again.services[0].queues is not None
+
+
+async def test_the_live_screen_goes_on_until_ctrl_c(bench: Any, service: Service):
+    """On a terminal it is drawn again and again; Ctrl-C leaves the screen as it was."""
+
+    @service.handler("test.plain")
+    def plain(_: Context, __: dict[str, Any]) -> None:
+        """Be done."""
+
+    await bench.lay_out(service)
+    ours, terminal = pty.openpty()
+    os.set_blocking(ours, False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleet", "status", "--every", "0.5"),
+        env={**os.environ, "AMQP_URL": bench.url, "STORE_URL": bench.store_url, "TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = bytearray()
+
+    def drawn() -> bool:
+        with suppress(BlockingIOError):
+            shown.extend(os.read(ours, 1 << 16))
+        return shown.count(b"Flea Fleet") > 2
+
+    await bench.until(drawn)
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+    with suppress(OSError):
+        shown.extend(os.read(ours, 1 << 16))
+    os.close(ours)
+    assert service.name.encode() in shown
+    assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
