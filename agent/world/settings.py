@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.world.template import Template
@@ -33,7 +33,7 @@ class WorldSettings(BaseSettings):
     income_policy: Literal["hold", "hire", "reinvest"] = Field(
         default="hold", validation_alias="INCOME_POLICY"
     )
-    hire_agent: AgentId = Field(default="", validation_alias="HIRE_AGENT")
+    hire_agent: AgentId = Field(default="", validate_default=True, validation_alias="HIRE_AGENT")
     hire_usdc: Usdc = Field(default=Decimal(10), validation_alias="HIRE_USDC")
     fallback_agent: AgentId = Field(default="", validation_alias="FALLBACK_AGENT")
     evidence_dir: Path = Field(default=Path(".fleet/evidence"), validation_alias="EVIDENCE_DIR")
@@ -63,10 +63,12 @@ class WorldSettings(BaseSettings):
         Template(text)
         return text
 
-    @field_validator("income_policy")
+    @field_validator("hire_agent")
     @classmethod
-    def _is_known(cls, value: str) -> str:
-        return value.lower()
+    def _is_there(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.data.get("income_policy") == "hire":
+            raise ValueError("INCOME_POLICY is hire, so name the agent that is to be hired")
+        return value
 
 
 def load_world() -> WorldSettings:

@@ -236,3 +236,12 @@ def test_a_wrong_template_is_refused_at_the_start(
     monkeypatch.setenv("RELEASE_BODY", text)
     with pytest.raises(SettingsError, match=r"RELEASE_BODY is wrong"):
         load(WorldSettings)
+
+
+def test_hiring_needs_somebody_to_hire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that could only fail is refused before anything is earned."""
+    monkeypatch.setenv("INCOME_POLICY", "hire")
+    with pytest.raises(SettingsError, match=r"HIRE_AGENT is wrong: .*name the agent"):
+        load(WorldSettings)
+    monkeypatch.setenv("HIRE_AGENT", HIRED)
+    assert load(WorldSettings).hire_agent == HIRED

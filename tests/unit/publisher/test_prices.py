@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core.events import read_event, write_event
-from publisher.sources.prices import Newest, Quote, read_quotes, synthetic
+from publisher.sources.prices import Newest, PriceFill, Quote, read_quotes, synthetic
+from sandbox.server import Sandbox
+from sandbox.settings import SandboxSettings
 
 NOW = 1_800_000_000_000
 EVERY_MS = 60_000
@@ -85,3 +88,50 @@ def test_what_is_no_quote_is_left_out():
     assert read_quotes(body) == [Quote("A", Decimal("1.5"), 5), Quote("E", Decimal(2))]
     with pytest.raises(ValueError, match="pairs"):
         read_quotes(b'{"error":"no"}')
+
+
+class Paper:
+    """Takes what a bridge publishes."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.came = asyncio.Event()
+
+    async def wanted(self, _: str) -> bool:
+        """Somebody wants prices."""
+        return True
+
+    async def publish(self, event: Any, headers: Any) -> None:
+        """Keep it."""
+        assert headers == {"x-synthetic": True}
+        self.events.append(event)
+        self.came.set()
+
+
+@pytest.mark.parametrize("cause", ["gap", "doubt"])
+async def test_a_gap_or_a_bad_tick_asks_at_once(cause: str, monkeypatch: pytest.MonkeyPatch):
+    """Long before the next look is due: the platform's own prices, for what the stream lacked."""
+    monkeypatch.setattr("publisher.sources.prices.APART_S", 0.5)
+    paper, newest = Paper(), Newest()
+    async with Sandbox(SandboxSettings(port=0, speed="max", events=60, script_every=0)) as platform:
+        await platform._playing
+        fill = PriceFill(
+            paper,  # type: ignore[arg-type]  # a paper
+            newest,
+            url=platform.url,
+            agent="pf_agent_sandbox",
+            key="pf_live_sandbox",
+            every_s=3600,
+        )
+        filling = asyncio.create_task(fill.run())
+        try:
+            if cause == "gap":
+                fill.gap()
+            else:
+                newest.note(tick("A", NOW, "broken"))
+            await asyncio.wait_for(paper.came.wait(), 30)
+        finally:
+            filling.cancel()
+        board = platform._emitter.board
+    first = paper.events[0].payload
+    assert first["price"] == board[first["pair"]].price

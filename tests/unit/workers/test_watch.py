@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,30 @@ async def test_without_anybody_who_handles_alerts_only_the_log_tells(
 
     with pytest.raises(ResourceError):
         await Watch(Bounds(memory=1, folder=tmp_path), "mine", store, publish).run()
+
+
+async def test_a_store_that_stays_away_is_told_of_once(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    """Not at once, and not again and again; the worker lives on."""
+    monkeypatch.setattr("workers.watch.LOOK_S", 0.01)
+    told: list[Event] = []
+    again = asyncio.Event()
+
+    async def publish(event: Event) -> None:
+        told.append(event)
+        again.set()
+
+    watch = asyncio.create_task(Watch(Bounds(store_s=0.03), "mine", store, publish).run())
+    try:
+        store._trouble = "the disk is full"
+        await asyncio.wait_for(again.wait(), 10)
+        store._trouble = ""
+        await asyncio.sleep(0.1)
+        again.clear()
+        store._trouble = "the disk is full again"
+        await asyncio.wait_for(again.wait(), 10)
+    finally:
+        watch.cancel()
+    assert [event.payload["name"] for event in told] == ["store_away"] * 2
+    assert told[0].payload["detail"].endswith("the disk is full")
