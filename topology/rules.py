@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 from fleet.core.errors import TopologyError
+from topology import names
 from topology.model import Plan, ServiceLayout
 from topology.patterns import binding_key, matches
 
@@ -62,10 +63,14 @@ def _check_lanes(service: ServiceLayout) -> None:
 
 
 def check_unique(whole: Plan) -> None:
-    """Raise TopologyError where two services ask for one name."""
+    """Raise TopologyError where two services ask for one name, or one for an exchange's."""
     for objects, kind in ((whole.exchanges, "exchange"), (whole.queues, "queue")):
         for name, count in Counter(each.name for each in objects).items():
             if count > 1:
                 raise TopologyError(
                     f"Two services ask for the {kind} {name}; give one of them another name."
                 )
+    shared = {names.UNROUTED, names.QUARANTINE}
+    for name in sorted({e.name for e in whole.exchanges} & {q.name for q in whole.queues} - shared):
+        # Permissions go by name: who may look at the queue could publish to the exchange.
+        raise TopologyError(f"{name} is an exchange of the fleet; give the service another name.")

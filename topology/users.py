@@ -1,13 +1,18 @@
 """Who may do what on the broker: every user of the fleet on one page.
 
 A permission is three patterns. *Configure* is to declare and delete, *write* to publish to an
-exchange, *read* to consume, get and purge a queue. Looking how much is in a queue needs none of
-them, and neither does what the broker moves itself: expired messages, alternate exchanges.
+exchange, *read* to consume, get and purge a queue. What the broker moves itself needs none of them:
+expired messages, alternate exchanges.
+
+To look how much is in a queue needs none up to 4.2.5, and any one since 4.2.7 and 4.3.1. So who
+looks may "write" to queues: nobody can publish to a queue, so that lets in nothing else. (4.2.6 and
+4.3.0 want *configure*, which is to delete: with these users they do not work.)
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -53,7 +58,7 @@ def _users(plan: Plan) -> tuple[User, ...]:
         _bridge(),
         *(_worker(each, "worker" if alone else f"worker.{each.name}") for each in plan.services),
         _operator(plan),
-        _monitor(),
+        _monitor(plan),
     )
 
 
@@ -81,15 +86,30 @@ def _worker(service: ServiceLayout, name: str) -> User:
 def _operator(plan: Plan) -> User:
     """Takes what failed, and sends it home; nobody's work queue is his."""
     # What nobody wanted goes back to those who want it now, past the log.
-    write = _one_of(names.REDELIVER, names.DLX, names.EVENTS)
+    write = _one_of(names.REDELIVER, names.DLX, names.EVENTS, seen=_seen(plan))
     failed = (names.failed(each.name) for each in plan.services)
     read = _one_of(names.LOG, names.UNROUTED, names.QUARANTINE, *failed)
     return User("operator", NOTHING, write, read, "management", "fleet failed, fleet audit")
 
 
-def _monitor() -> User:
-    return User("monitor", NOTHING, NOTHING, NOTHING, "monitoring", "counts, never a message")
+def _monitor(plan: Plan) -> User:
+    """Counts; `pf.unrouted` and `pf.quarantine`, which are exchanges too, through the API only."""
+    failed = (names.failed(each.name) for each in plan.services)
+    write = _one_of(names.LOG, *failed, seen=_seen(plan))
+    return User("monitor", NOTHING, write, NOTHING, "monitoring", "counts, never a message")
 
 
-def _one_of(*allowed: str) -> str:
-    return f"^({'|'.join(re.escape(name) for name in allowed)})$"
+def _seen(plan: Plan) -> list[str]:
+    """Patterns of the queues that only workers take from; none is an exchange's name."""
+    found: list[str] = []
+    for service in plan.services:
+        work = re.escape(names.work_queue(service.name))
+        found += [work, rf"{work}\.retry\.[0-9]+"]
+        if service.lanes:
+            lanes = names.lanes_exchange(service.name, service.lanes.type)
+            found.append(rf"{re.escape(lanes)}\.[0-9]+")
+    return found
+
+
+def _one_of(*allowed: str, seen: Sequence[str] = ()) -> str:
+    return f"^({'|'.join([*map(re.escape, allowed), *seen])})$"

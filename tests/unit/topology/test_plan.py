@@ -130,3 +130,10 @@ def test_two_services_never_share_a_queue(names: tuple[str, str]):
     """A name that another service, or the fleet itself, has is refused."""
     with pytest.raises(TopologyError, match="give one of them another name"):
         plan([replace(RISK, name=name) for name in names])
+
+
+@pytest.mark.parametrize("name", ["ingest", "events", "redeliver"])
+def test_a_queue_has_no_exchange_s_name(name: str):
+    """Permissions go by name, so a service's queue must not be called like an exchange."""
+    with pytest.raises(TopologyError, match=f"pf.{name} is an exchange of the fleet"):
+        plan([replace(RISK, name=name)])
