@@ -47,6 +47,8 @@ class Fleet:
         self._folder = folder
         self._stack = AsyncExitStack()
         self._exchange: Any = None
+        self._made: Any = None
+        self._workers: list[Worker] = []
         self._running: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def start(
@@ -63,6 +65,7 @@ class Fleet:
             ),
             world,
         )
+        self._made = made
         async with await Admin.open(self._url) as admin:
             bound = (await apply(plan([made.layout()]), admin)).patterns[made.name]
         await self.store.run(lambda tx: bindings.record(tx, made.name, bound, 0))
@@ -78,6 +81,7 @@ class Fleet:
         worker, stop = Worker(made, settings, self.store), asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         self._running.append((task, stop))
+        self._workers.append(worker)
         await self.until(lambda: worker.consuming or task.done())
 
     def _venue(self, **given: Any) -> SandboxSettings:
@@ -92,6 +96,18 @@ class Fleet:
             stop.set()
             await task
         await self._stack.aclose()
+
+    def modes(self) -> set[str]:
+        """The modes that the replicas are in now."""
+        return {worker._pool.app.watch.standing.mode for worker in self._workers}
+
+    async def replace_worker(self, name: str) -> None:
+        """Drain the workers that run, and start one in their place."""
+        for task, stop in self._running:
+            stop.set()
+            await task
+        self._running.clear()
+        await self._start_worker(self._made, name)
 
     async def tick(self, pair: str, price: int, at: int) -> None:
         """Publish one tick as the bridge does."""
