@@ -78,7 +78,8 @@ def step(now: Standing, health: Health, limits: Limits, now_ms: int) -> Standing
     if now.mode == "shutdown":
         return now
     mode, reason = diagnose(health, limits)
-    if is_below(now.ceiling, mode):
+    # Also where both say the same: an operator's word lets no probe through.
+    if now.ceiling != "full" and not is_below(mode, now.ceiling):
         mode, reason = now.ceiling, OPERATOR
     if is_below(mode, now.mode):
         return _moved(now, mode, reason, now_ms)

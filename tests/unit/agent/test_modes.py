@@ -75,6 +75,12 @@ def test_nothing_is_freer_than_an_operator_allows(health: Health, ceiling: modes
         assert not is_below(ceiling, now.mode)
 
 
+def test_an_operator_s_read_only_is_not_the_breaker_s() -> None:
+    """Where both ask for the same mode the operator's word is the reason: no probe is sent."""
+    now = ordered(Standing(), "read_only", "me", "holidays", 1_000)
+    assert step(now, Health(write_api="half_open"), LIMITS, 2_000).reason == modes.OPERATOR
+
+
 class Lives(RuleBasedStateMachine):
     """Any health, any operator, any time between looks; twins look at what is stored."""
 
