@@ -97,4 +97,12 @@ class OwnEvents:
             reason=reason,
             age_ms=now_ms - event.ts,
         )
-        await self._store.run(lambda tx: journal.insert(tx, [row]))
+        # The log may have it: without the row it would be one that nobody accounts for.
+        for delay in backoff(random.uniform, first=0.1, cap=5.0):
+            try:
+                await self._store.run(lambda tx: journal.insert(tx, [row]))
+            except StateError as error:
+                log.warning("not journalled yet", event=event.event_id, reason=str(error))
+            else:
+                return
+            await asyncio.sleep(delay)

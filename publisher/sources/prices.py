@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from fleet.core.events import EARLIEST_MS, MAX_AHEAD_MS, Event
+from fleet.core.payloads import Payload
 from fleet.core.ulid import derived_ulid
 from publisher.beside import OwnEvents
 
@@ -28,7 +29,7 @@ APART_S: Final = 5.0
 log = structlog.get_logger("publisher.prices")
 
 
-class Quote(msgspec.Struct, frozen=True):
+class Quote(Payload, frozen=True):
     """The last price of a pair, and when it was made, if that is told."""
 
     pair: str

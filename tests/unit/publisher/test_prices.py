@@ -83,7 +83,7 @@ def test_what_is_no_quote_is_left_out():
     """One bad entry does not cost the others."""
     body = (
         b'{"pairs":[{"pair":"A","price":1.5,"timestamp_ms":5,"more":1},{"pair":"","price":1},'
-        b'{"pair":"B","price":0},{"pair":"C","price":"NaN"},{"pair":"D"},7,{"pair":"E","price":2}]}'
+        b'{"pair":"B","price":0},{"pair":"C","price":"NaN"},{"pair":"D"},7,{"pair":"F","price":1e20},{"pair":"E","price":2}]}'
     )
     assert read_quotes(body) == [Quote("A", Decimal("1.5"), 5), Quote("E", Decimal(2))]
     with pytest.raises(ValueError, match="pairs"):
