@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.handlers import service
-from agent.settings import AgentSettings, load_settings
+from agent.settings import AgentSettings, load_settings, trade_on_paper
 from fleet.core.errors import SettingsError
 from fleet.store import Store
 from workers.context import Startup
@@ -26,6 +27,11 @@ def test_defaults_are_the_documented_ones() -> None:
     ("name", "value"),
     [
         ("PF_API_URL", "ftp://purpleflea.com"),
+        ("PAPER", "perhaps"),
+        ("CAPITAL_USDC", "0"),
+        ("MAX_DRAWDOWN", "NaN"),
+        ("PF_ORDER_ENDPOINT", "elsewhere"),
+        ("BREAKER_FAILURES", "0"),
         ("PF_API_URL", "https://user:hunter2@purpleflea.com"),
         ("PF_API_URL", "https://[::1"),
         ("PF_API_URL", "nonsense"),
@@ -74,6 +80,21 @@ def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
 def test_the_key_is_not_in_the_repr() -> None:
     """Printing settings tells no secret."""
     assert "pf_live_abc" not in repr(AgentSettings(agent_key="pf_live_abc"))
+
+
+def test_paper_is_one_word_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--paper` is the setting, for the processes that a worker starts too."""
+    monkeypatch.setenv("PAPER", "0")
+    assert not load_settings().paper
+    trade_on_paper()
+    assert load_settings().paper
+    assert os.environ["PAPER"] == "1"
+
+
+def test_the_capital_is_what_can_be_at_stake_unless_it_is_told() -> None:
+    """Most money in most positions, or CAPITAL_USDC."""
+    assert AgentSettings().capital() == 150
+    assert AgentSettings(capital_usdc=Decimal(400)).capital() == 400
 
 
 async def test_a_service_needs_no_key_until_it_starts(store: Store, post: Any) -> None:
