@@ -137,7 +137,11 @@ class Bridge:
 
     async def _read(self, outbox: Outbox, cursor: str) -> None:
         reader = Reader(
-            self._source.name, cursor, partitions=self._limits.partitions, ticked=self._ticked
+            self._source.name,
+            cursor,
+            partitions=self._limits.partitions,
+            most_bytes=self._limits.most_bytes,
+            ticked=self._ticked,
         )
         async with aclosing(self._source.frames(lambda: reader.cursor)) as arrivals:
             async for arrival in arrivals:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from fleet.core.errors import EnvelopeError
-from fleet.core.events import Event, read_event
+from fleet.core.events import MAX_BYTES, Event, read_event
 from fleet.core.payloads import LIVE_ONLY
 from fleet.store.bridge import MissedRange, QuarantinedRow, ShedRow
 from publisher.sources.api import Gap
@@ -52,7 +52,8 @@ class Reader:
     """Reads the frames of one source in order of arrival, from `cursor` on.
 
     Ticks carry the header `partition`, out of `partitions`; those of one pair, and events of one
-    type, share a publishing lane. `ticked` hears the payload of each tick.
+    type, share a publishing lane. `ticked` hears the payload of each tick. A frame of more than
+    `most_bytes` is not read.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Reader:
         cursor: str,
         *,
         partitions: int,
+        most_bytes: int = MAX_BYTES,
         ticked: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         self._source = source
         self._ticked = ticked
         self._partitions = partitions
+        self._most_bytes = most_bytes
         self._gap: Gap | None = None
         self.cursor = cursor
 
@@ -76,7 +79,7 @@ class Reader:
     def read(self, raw: bytes, now_ms: int) -> Posting:
         """The frame as a posting: to the exchange, or to quarantine with the reason."""
         try:
-            event = read_event(raw, now_ms, payload=False)
+            event = read_event(raw, now_ms, payload=False, most=self._most_bytes)
             headers: dict[str, Any] = {"x-event-id": event.event_id, "x-event-type": event.type}
             if event.type in LIVE_ONLY:
                 lane = headers[names.PARTITION] = self._partition(event)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from fleet.core.events import MAX_BYTES
 from fleet.settings import AmqpSettings, PlatformSettings, is_address, load
 
 
@@ -26,6 +27,8 @@ class Limits:
     """How often the cursor is saved."""
     grace_s: float = 10.0
     """How long a stop request waits for what is in flight."""
+    most_bytes: int = MAX_BYTES
+    """A larger frame is quarantined without being read."""
 
 
 class BridgeSettings(PlatformSettings, AmqpSettings):
@@ -40,6 +43,9 @@ class BridgeSettings(PlatformSettings, AmqpSettings):
     silence_s: Annotated[float, Field(gt=0, validation_alias="PF_SILENCE_S")] = 60.0
     lease_ttl_s: Annotated[float, Field(ge=0.5, le=300, validation_alias="PF_LEASE_TTL_S")] = 5.0
     grace_s: Annotated[float, Field(ge=0, le=600, validation_alias="PF_GRACE_S")] = 10.0
+    max_event_bytes: Annotated[
+        int, Field(ge=1024, le=MAX_BYTES, validation_alias="MAX_EVENT_BYTES")
+    ] = MAX_BYTES
     api_url: str = Field(default="", validation_alias="PF_API_URL")
     fill_s: Annotated[float, Field(ge=0, le=86_400, validation_alias="PRICE_FILL_S")] = 60.0
     health_s: Annotated[int, Field(ge=0, le=86_400, validation_alias="CLOCK_HEALTH_S")] = 300
@@ -73,7 +79,12 @@ class BridgeSettings(PlatformSettings, AmqpSettings):
     def limits(self) -> Limits:
         """The bridge's limits."""
         unsettled = max(2 * self.window, 16)
-        return Limits(partitions=self.partitions, unsettled=unsettled, grace_s=self.grace_s)
+        return Limits(
+            partitions=self.partitions,
+            unsettled=unsettled,
+            grace_s=self.grace_s,
+            most_bytes=self.max_event_bytes,
+        )
 
 
 def load_settings() -> BridgeSettings:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from fleet.amqp import frames
 from fleet.amqp.connection import Link
 from fleet.amqp.harvest import Harvest, Held
 from fleet.amqp.publisher import ConfirmedPublisher
@@ -294,7 +295,7 @@ async def open_publisher(url: str) -> AsyncIterator[ConfirmedPublisher]:
     """A publisher over a connection of its own, that keeps the order. Raises BrokerError."""
     async with (
         Link(url, "replay-failed") as link,
-        ConfirmedPublisher(link, channels=1) as publisher,
+        ConfirmedPublisher(link, channels=1, max_body=frames.ANY_BODY) as publisher,
     ):
         await _ready(publisher)
         yield publisher

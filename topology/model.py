@@ -76,6 +76,10 @@ class Limits:
     """Messages in the work queue."""
     lane_max_length: int = 10_000
     """Messages in each lane."""
+    max_bytes: int = 1 << 30
+    """Bytes of the bodies in the work queue, whichever bound is reached first."""
+    lane_max_bytes: int = 64 << 20
+    """Bytes of the bodies in each lane."""
     ttl_ms: int = 86_400_000
     """Milliseconds that a message may wait in the work queue; then it is failed by the broker."""
     delivery_limit: int = 20

@@ -23,6 +23,7 @@ LOG_AGE: Final = "30D"
 LOOKS: Final = 1_000_000
 """A person's look counts as a delivery up to 4.2, and 4.0's default of 20 loses what was looked
 at; -1 would lose it at the first look before 4.0."""
+QUARANTINE_BYTES: Final = 1 << 30
 _ELSEWHERE: Final = {"alternate-exchange": names.UNROUTED}
 
 
@@ -64,7 +65,9 @@ def _shared_queues(kind: QueueType) -> Iterator[Queue]:
         names.LOG, {"x-queue-type": "stream", "x-max-age": LOG_AGE}, "every event, replayable"
     )
     yield Queue(names.UNROUTED, looked_into(kind), "what nobody wanted")
-    yield Queue(names.QUARANTINE, looked_into(kind), "frames the bridge could not read")
+    # Garbage is bounded: beyond it the bridge keeps only its hash and reason, in the store.
+    quarantine: Arguments = {**looked_into(kind), "x-max-length-bytes": QUARANTINE_BYTES}
+    yield Queue(names.QUARANTINE, quarantine, "frames the bridge could not read")
 
 
 def _shared_bindings() -> Iterator[Binding]:
@@ -133,6 +136,7 @@ def _work(service: ServiceLayout, kind: QueueType) -> Arguments:
     return {
         **_consumed(service, kind, drop=service.overflow == "drop"),
         "x-max-length": service.limits.max_length,
+        "x-max-length-bytes": service.limits.max_bytes,
         "x-message-ttl": service.limits.ttl_ms,
     }
 
@@ -141,6 +145,7 @@ def _lane_arguments(service: ServiceLayout, kind: QueueType) -> Arguments:
     return {
         **_consumed(service, kind),
         "x-max-length": service.limits.lane_max_length,
+        "x-max-length-bytes": service.limits.lane_max_bytes,
         "x-single-active-consumer": True,  # one owner keeps a pair in order, through a failover
     }
 

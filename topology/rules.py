@@ -40,6 +40,8 @@ def _check_ranges(service: ServiceLayout) -> None:
         ("lanes.partitions", partitions, 1, MAX_PARTITIONS),
         ("limits.max_length", limits.max_length, 1, 2**31 - 1),
         ("limits.lane_max_length", limits.lane_max_length, 1, 2**31 - 1),
+        ("limits.max_bytes", limits.max_bytes, 1 << 20, 2**40),
+        ("limits.lane_max_bytes", limits.lane_max_bytes, 1 << 20, 2**40),
         ("limits.ttl_ms", limits.ttl_ms, 1000, 2**31 - 1),
         ("limits.delivery_limit", limits.delivery_limit, MIN_DELIVERY_LIMIT, 2**31 - 1),
     ):

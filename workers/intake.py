@@ -14,7 +14,7 @@ from fleet.core.decision import Ack, Fail
 from fleet.core.dedup import Recent
 from fleet.core.envelope import FRESH, read_headers
 from fleet.core.errors import DataError
-from fleet.core.events import Event, read_event
+from fleet.core.events import MAX_BYTES, Event, read_event
 from fleet.core.failure import describe, failure
 from fleet.store import journal
 from fleet.store.api import Candidate, Claim, Standing, Store
@@ -50,8 +50,10 @@ class Intake:
         pool: Pool,
         finished: Callable[[Job], None],
         holds: Holds,
+        most_bytes: int = MAX_BYTES,
     ) -> None:
         self._service = service
+        self._most_bytes = most_bytes
         self._worker = worker
         self._store = store
         self._lanes = lanes
@@ -117,7 +119,9 @@ class Intake:
         """The delivery as a job for the pool; None where a decision stands or it has to wait."""
         job = Job(delivery, FRESH if delivery.is_first else read_headers(delivery.headers))
         try:
-            job.event = event = read_event(delivery.body, now_ms, payload=False)
+            job.event = event = read_event(
+                delivery.body, now_ms, payload=False, most=self._most_bytes
+            )
             job.handler = handler = self._service.find(event.type)
             if handler is None:
                 job.decision = Fail(failure("data", "UnknownType", f"nobody handles {event.type}"))

@@ -9,6 +9,7 @@ import socket
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from fleet.core.events import MAX_BYTES
 from fleet.settings import AmqpSettings
 
 
@@ -31,6 +32,8 @@ class WorkerSettings(AmqpSettings):
     """Handlers of the work queue that run at a time."""
     silence_s: float = Field(default=15.0, gt=0)
     """Seconds without a delivery after which consuming starts anew (in lanes: four times that)."""
+    max_event_bytes: int = Field(default=MAX_BYTES, ge=1024, le=MAX_BYTES)
+    """A larger event is failed without being read."""
     halt_after: int = Field(default=5, ge=0, le=1_000_000)
     """Equal failures in a row, each a bug of the handler, that halt it; 0: never."""
     watch_memory_mb: int = Field(default=0, ge=0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from fleet.amqp import frames
 from fleet.amqp.connection import Link
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import TopologyError
@@ -69,7 +70,7 @@ class Worker:
         self._layout = layout = service.layout()
         self._consuming = Link(settings.amqp_url, f"{self.name} consumes")
         self._publishing = Link(settings.amqp_url, f"{self.name} publishes")
-        self._publisher = ConfirmedPublisher(self._publishing)
+        self._publisher = ConfirmedPublisher(self._publishing, max_body=frames.ANY_BODY)
         lane = service.find(layout.lanes.type) if layout.lanes else None
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
         self._roads = Roads(layout, self.name)
@@ -109,6 +110,7 @@ class Worker:
             pool=self._pool,
             finished=self._on_finished,
             holds=self._holds,
+            most_bytes=settings.max_event_bytes,
         )
         self._consumers = Consumers(
             loops=self._loops,

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
+from fleet.amqp import frames
 from fleet.amqp.acks import AckLine
 from fleet.amqp.connection import LOSSES, Link, reraise_own_cancellation
 from fleet.amqp.looks import Looks, connected
@@ -25,7 +26,6 @@ IDLE_S: Final = 0.2
 ALONE_S: Final = 20.0
 """How long messages that wait may take to come."""
 CONFIRM_S: Final = 30.0
-ANY_BODY: Final = 1 << 30
 MS: Final = 1000
 
 
@@ -204,7 +204,7 @@ async def open_mover(url: str) -> AsyncIterator[Mover]:
     async with (
         connected(url) as connection,
         Link(url, "fleet topology migrate") as link,
-        ConfirmedPublisher(link, channels=1, max_body=ANY_BODY) as publisher,
+        ConfirmedPublisher(link, channels=1, max_body=frames.ANY_BODY) as publisher,
     ):
         yield Mover(url, connection, publisher)
 

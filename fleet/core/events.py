@@ -52,14 +52,17 @@ _FLAT_OBJECTS: Final = 2
 _NO_UNICODE: Final = "text is not valid Unicode"
 
 
-def read_event(raw: bytes | str, now_ms: int, *, payload: bool = True) -> Event:
+def read_event(
+    raw: bytes | str, now_ms: int, *, payload: bool = True, most: int = MAX_BYTES
+) -> Event:
     """The event in `raw`, checked in every field; without `payload`, its payload's fields are not.
 
+    More than `most` bytes, at most 1 MiB, are not looked into.
     Raises EnvelopeError, with a reason fit for a header, where `raw` is too large or too deep, no
     UTF-8, no JSON, has a key twice, lacks a field or has one of the wrong form, is dated before
     2020 or over five minutes after `now_ms`, or is of a known type with a payload that is not.
     """
-    body = _bytes(raw)
+    body = _bytes(raw, min(most, MAX_BYTES))
     try:
         event = _decode(body)
         _check_keys(body, event.payload)
@@ -87,13 +90,13 @@ def write_event(event: Event) -> bytes:
     return body
 
 
-def _bytes(raw: bytes | str) -> bytes:
+def _bytes(raw: bytes | str, most: int) -> bytes:
     try:
         body = raw.encode() if isinstance(raw, str) else raw
     except UnicodeEncodeError:
         raise EnvelopeError(_NO_UNICODE) from None
-    if len(body) > MAX_BYTES:
-        raise EnvelopeError(f"{len(body)} bytes are more than the {MAX_BYTES} allowed")
+    if len(body) > most:
+        raise EnvelopeError(f"{len(body)} bytes are more than the {most} allowed")
     return body
 
 

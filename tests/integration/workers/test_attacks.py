@@ -325,3 +325,20 @@ async def test_a_stop_request_ends_though_the_store_is_away(
     await asyncio.sleep(0.3)
     async with asyncio.timeout(10):
         await bench.stop(worker)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(3000, 2048), ((1 << 20) + 1, 1 << 20)])
+async def test_an_event_above_the_limit_is_failed_unread(
+    bench: Any, healthy: Service, size: int, limit: int
+):
+    """By us and with the reason, however large it is; the broker alone would not say why."""
+    await bench.lay_out(healthy)
+    await bench.start(healthy, max_event_bytes=limit)
+    body = write_event(bench.event("test.healthy", {"text": ""}))
+    body += b" " * (size - len(body))
+    await bench.send(names.INGEST, "test.healthy", body, {})
+    parked = await bench.take(names.failed(healthy.name))
+    assert parked.body == body
+    assert parked.headers["x-error-class"] == "data"
+    assert parked.headers["x-error-message"] == f"{size} bytes are more than the {limit} allowed"
+    await passes(bench, healthy)

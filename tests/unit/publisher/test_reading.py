@@ -116,3 +116,12 @@ def test_the_cursor_follows_arrival(reader: Reader):
     reader.read(frame(SECOND), NOW_MS)
     reader.read(frame(FIRST), NOW_MS)
     assert reader.cursor == FIRST
+
+
+def test_a_frame_above_the_limit_is_not_read():
+    """An operator's own bound, lower than the wire's: one byte more is quarantined."""
+    raw = frame()
+    assert Reader("s", FIRST, partitions=16, most_bytes=len(raw)).read(raw, NOW_MS).live_only
+    refused = Reader("s", FIRST, partitions=16, most_bytes=len(raw) - 1).read(raw, NOW_MS)
+    assert refused.exchange == names.QUARANTINE
+    assert "bytes are more than" in refused.headers["reason"]
