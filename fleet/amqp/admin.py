@@ -30,6 +30,12 @@ T = TypeVar("T")
 logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 
+_MENDING: Final = {
+    "queue": "run `fleet topology migrate`, which makes that queue anew",
+    "exchange": "delete that exchange while nothing is published",
+}
+
+
 class Inequivalent(TopologyError):  # noqa: N818 - the broker's own word
     """The broker has this object with other values.
 
@@ -41,7 +47,7 @@ class Inequivalent(TopologyError):  # noqa: N818 - the broker's own word
         self.argument, self.planned, self.found = argument, planned, found
         super().__init__(
             f"The {kind} {name} has {argument} = {found} on the broker, where {planned} is planned;"
-            f" empty and delete that {kind}, or plan {found}, and apply again."
+            f" {_MENDING[kind]}, or plan {found} and apply again."
         )
 
 

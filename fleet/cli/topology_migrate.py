@@ -19,6 +19,7 @@ from fleet.amqp.admin import Admin
 from fleet.amqp.looks import Depth, open_looks
 from fleet.amqp.mover import open_mover
 from fleet.cli.planned import as_json, management_of, planned, planned_for, vhost_of
+from fleet.core.errors import StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
 from topology.management import look
@@ -111,6 +112,8 @@ async def _run(
                 patience_s=patience_s,
             )
             return await migrate(layout, site)
+    except StateError as error:
+        raise StoreError(f"{error} Nothing is lost; run it again.") from None
     finally:
         await store.close()
 

@@ -111,7 +111,7 @@ async def test_amqp_alone_sees_what_is_missing_and_what_differs(
 async def test_another_value_is_named_with_what_to_do(layout: Plan, admin: Admin):
     """Apply stops at what is there with another value: object, argument, both values, advice."""
     await admin.declare_queue("pf.unrouted", {"x-queue-type": "quorum", "x-delivery-limit": 7})
-    with pytest.raises(TopologyError, match=r"pf.unrouted has x-.* planned; empty and delete"):
+    with pytest.raises(TopologyError, match=r"pf.unrouted has x-.* planned; run `fleet"):
         await apply(layout, admin)
     with pytest.raises(Inequivalent) as caught:
         await admin.declare_queue("pf.unrouted", {"x-queue-type": "quorum", "x-delivery-limit": 8})
