@@ -362,3 +362,55 @@ async def test_two_workers_of_one_name_cannot_live_together(bench: Any, service:
     await bench.start(service, worker_name="twin")
     with pytest.raises(SettingsError, match="Another worker works under the name twin"):
         await bench.start(service, worker_name="twin")
+
+
+async def test_pauses_that_come_and_go_under_load_lose_and_double_nothing(
+    bench: Any, service: Service
+):
+    """Whatever is paused when: every event is done, each effect called once, lanes in order."""
+    service.lanes = Lanes()
+    calls = Counter[str]()
+
+    @service.handler("market.tick", state=Seen)
+    def on_tick(context: Context, payload: dict[str, Any]) -> None:
+        seen = context.state or Seen()
+        context.keep(Seen((*seen.numbers, payload["number"])))
+
+    @service.handler("test.order", effect="once", key=lambda payload: payload["key"])
+    async def order(_: Context, payload: dict[str, Any]) -> None:
+        calls[payload["key"]] += 1
+        await asyncio.sleep(0.01)
+
+    await bench.lay_out(service)
+    for _ in range(2):
+        await bench.start(service, prefetch=60, lane_prefetch=20)
+    publishing = asyncio.create_task(_publish(bench, seconds=8))
+    for pattern in ("*", "test.order", "market.tick", "test.*"):
+        wish = await pause(bench, service.name, pattern)
+        await asyncio.sleep(1.5)
+        await resume(bench, wish)
+        await asyncio.sleep(0.4)
+    ticks, orders = await publishing
+    outcomes = await bench.settled(service, [*ticks, *orders])
+    assert set(outcomes.values()) == {"done"}
+    assert calls == {event.payload["key"]: 1 for event in orders}
+    rows = await bench.store.read(
+        lambda tx: tx.query(
+            "SELECT state_key, body FROM lane_states WHERE service = ?", (service.name,)
+        )
+    )
+    windows = {pair: msgspec.json.decode(body)["numbers"] for pair, body in rows}
+    assert windows == {pair: list(range(len(orders))) for pair in PAIRS[:4]}
+
+
+async def _publish(bench: Any, seconds: float) -> tuple[list[Any], list[Any]]:
+    """Ticks of four pairs, and orders, for so long."""
+    ticks, orders = [], []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        number = len(orders)
+        ticks += [tick(bench, pair, number) for pair in PAIRS[:4]]
+        orders.append(bench.event("test.order", {"key": f"k{number}"}))
+        for event in (*ticks[-4:], orders[-1]):
+            await bench.publish(event)
+    return ticks, orders
