@@ -28,11 +28,12 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "20000",
 }
 # What is looked up is looked up by key, and tables grow faster than statistics: a plan that was
-# made for an empty journal would read a full one from end to end.
+# made for an empty journal would read a full one from end to end. What is forbidden counts as so
+# dear that the server would compile it first, which takes half a second: hence no jit.
 _SETUP: Final = (
     "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s';"
     " SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
-    " SET enable_hashjoin = off; SET enable_mergejoin = off"
+    " SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
 )
 _WRITER: Final = f"{_SETUP}; SET statement_timeout = '30s'"
 _READER: Final = f"{_SETUP}; SET statement_timeout = '5min'; SET default_transaction_read_only = on"
