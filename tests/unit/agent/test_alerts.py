@@ -20,6 +20,7 @@ from fleet.core.decision import Ack, Fail, Retry
 from fleet.core.errors import SettingsError
 from fleet.core.events import read_event, write_event
 from fleet.store import alerts
+from fleet.telemetry import metrics
 
 AGENT = "pf_agent_sandbox"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "alerts.md"
@@ -127,6 +128,22 @@ async def test_apprise_reaches_what_it_knows(office: Any, hook: Hook) -> None:
     with pytest.raises(SettingsError, match=r"Address 1 in APPRISE_URLS"):
         async with open_sinks(AlertSettings(apprise_urls="secret-that-is-no-address")):
             pass
+
+
+async def test_an_alert_counts_once_whoever_has_it_too(office: Any) -> None:
+    """The same alert at two workers at once: one row, one count."""
+    place = await place_with(office, AlertSettings(), {})
+    labels = {"name": "job_failed", "severity": "warning"}
+
+    def counted() -> float:
+        return metrics.REGISTRY.get_sample_value("fleet_alerts_total", labels) or 0.0
+
+    before = counted()
+    event = alert_event(AGENT, "job_failed", place.now)
+    await place.run(event)
+    await place.desk.store.run(lambda tx: tx.execute("DELETE FROM journal"))
+    await place.run(event)
+    assert counted() == before + 1
 
 
 async def test_what_is_below_the_severity_is_only_written_down(office: Any) -> None:
