@@ -74,10 +74,12 @@ class Consumers:
         """The queues that are paused."""
         return [queue for queue, one in self.all.items() if one.is_paused]
 
-    def away(self) -> list[str]:
-        """The queues that should be consumed and are not."""
+    def away(self, longer_than_s: float) -> list[str]:
+        """The queues that should be consumed and have not been for so long."""
         return [
-            queue for queue, one in self.all.items() if not one.is_consuming and not one.is_paused
+            queue
+            for queue, one in self.all.items()
+            if one.away_s > longer_than_s and not one.is_paused
         ]
 
     def start(self) -> None:

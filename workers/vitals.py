@@ -22,6 +22,8 @@ from workers.registry import Service
 from workers.tally import Tally
 
 LOOK_S: Final = 3.0
+AWAY_S: Final = 1.5
+"""A consumer that starts anew, as an idle one does now and then, is back sooner."""
 MARGIN_S: Final = 10.0
 """How much longer than the longest deadline nothing may be settled while something is in hand."""
 
@@ -99,7 +101,7 @@ class Vitals:
             return "no connection to the broker"
         if not self._consumers.subscribed:
             return "still subscribing"
-        away = self._consumers.away()
+        away = self._consumers.away(AWAY_S)
         return f"no consumer on {', '.join(away)}" if away else ""
 
     def _settlement(self) -> str:

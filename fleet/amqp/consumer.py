@@ -67,6 +67,7 @@ class Subscription:
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._delivered = 0
+        self._stood_at = time.monotonic()
 
     @property
     def delivered(self) -> int:
@@ -82,7 +83,12 @@ class Subscription:
     def is_consuming(self) -> bool:
         """Whether the broker has confirmed the present consumer."""
         intake = self._intake
-        return intake is not None and not intake.cancelled and not intake.ended.is_set()
+        return intake is not None and intake.stands and not intake.ended.is_set()
+
+    @property
+    def away_s(self) -> float:
+        """How long there has been no consumer; 0 while there is one."""
+        return 0.0 if self.is_consuming else time.monotonic() - self._stood_at
 
     def start(self) -> asyncio.Task[None]:
         """Begin to consume, as soon as the link is up, and for as long as `stop` is not called.
@@ -123,6 +129,8 @@ class Subscription:
         """Take deliveries again after a pause."""
         intake, is_new = self._intake, not self._wanted.is_set()
         self._wanted.set()
+        if is_new:
+            self._stood_at = time.monotonic()
         if not is_new or intake is None or not intake.cancelled:
             return
         try:
@@ -136,7 +144,7 @@ class Subscription:
         intake = self._intake
         if intake is None or intake.cancelled or intake.ended.is_set():
             return
-        intake.cancelled = True
+        intake.cancelled, intake.stands = True, False
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
                 await intake.channel.basic_cancel(intake.tag)
@@ -186,6 +194,8 @@ class Subscription:
             await self._watch(connection, intake)
         finally:
             intake.line.close()
+            if intake.stands:
+                self._stood_at = time.monotonic()
             self._delivered += intake.count
             self._intake = None
             await _close(channel)
@@ -227,7 +237,7 @@ class _Intake:
         self.channel = channel
         self.line = AckLine(channel)
         self.tag = ""
-        self.cancelled = False
+        self.cancelled = self.stands = False
         self.ended = asyncio.Event()
         self.count = 0
         self._origin = origin
@@ -239,6 +249,7 @@ class _Intake:
         await self.channel.basic_consume(
             self._origin.queue, _never, consumer_tag=self.tag, arguments=dict(arguments)
         )
+        self.stands = not self.cancelled
 
     def take(self, tag: int, body: bytes, table: bytes, *, redelivered: bool) -> None:
         self.count += 1

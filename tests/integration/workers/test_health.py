@@ -93,6 +93,28 @@ async def test_a_cancelled_consumer_is_unready_and_heals(bench: Any, service: Se
         assert await bench.settled(service, [event]) == {event.event_id: "done"}
 
 
+async def test_an_idle_worker_stays_ready(bench: Any, service: Service):
+    """A consumer that hears nothing starts anew now and then; that is no reason."""
+
+    @service.handler("job.completed")
+    async def handle(_context: Context, _payload: dict[str, Any]) -> None: ...
+
+    await bench.lay_out(service)
+    worker = await bench.start(service, silence_s=0.2)
+    queue, tags, answers = names.work_queue(service.name), set(), set()
+    async with asked(bench, worker) as health:
+        await health.until_ready()
+
+        async def anew_three_times() -> bool:
+            answers.add((await health.ready())[0])
+            intake = worker._consumers.all[queue]._intake
+            tags.add(intake.tag if intake else "")
+            return len(tags - {""}) > 3
+
+        await bench.until(anew_three_times)
+    assert answers == {200}
+
+
 async def test_a_lost_connection_is_unready_and_heals(
     bench: Any, service: Service, management: Any, vhost: str
 ):
