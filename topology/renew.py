@@ -178,6 +178,8 @@ class Renewer:
         """Bring back what waits, and then what comes."""
         queue, second = each.queue.name, names.moving(each.queue.name)
         await self._admin.bind_queue(*_direct(queue))
+        # Else what is sent home by the queue's name would come back here as well.
+        await self._admin.unbind_queue(second, names.REDELIVER, queue, {})
         # First: what the bindings bring then is newer.
         await self.patiently(second, self._back(each), queue, once=True)
         for binding in each.bindings:

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from fleet.amqp.connection import Link
+from fleet.amqp.harvest import open_harvest
 from fleet.amqp.looks import open_looks
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.broker import RunningBroker
@@ -294,6 +295,30 @@ async def test_a_migration_killed_at_every_step_loses_nothing_under_load(
     for queue in (WORK, BUCKET, FAILED, names.UNROUTED, "pf.mine.ticks.0"):
         assert await ground.depth(names.moving(queue)) is None
     assert await ground.run("check") == "The broker is as planned.\n"
+
+
+async def test_what_consumers_hold_on_to_is_left_as_it_was(
+    ground: Ground, publisher: ConfirmedPublisher
+):
+    """A queue is never deleted under a consumer's hands; all that stepped aside comes back."""
+    await ground.lay_out(odd={WORK: {**ODD[FAILED], "x-queue-type": "quorum"}})
+    for _ in range(2):
+        await send(publisher, make("wallet.x", {"hard": False}))
+    async with open_harvest(ground.url, WORK) as holder:
+        assert await holder.gather(lambda _: True) == 2
+        late = await send(publisher, make("wallet.x", {"hard": False}))
+        said = json.loads(await ground.run("migrate", "--patience", "2", "--json", code=1))
+        assert WORK in said["held"]  # lanes, which nobody had the patience to count, too
+        assert await ground.depth(WORK) == 1
+        assert await ground.depth(names.moving(WORK)) is None
+    assert "moves 3 messages" in await ground.run("check", code=1)
+    async with ground.working(1):
+
+        async def all_done() -> bool:
+            return len(await ground.counts()) == 3
+
+        await until(all_done)
+    assert late in await ground.counts()
 
 
 async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
