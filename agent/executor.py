@@ -75,7 +75,7 @@ async def _carry_out(ctx: Context, known: Known) -> Decision:
 async def _known(ctx: Context, order: OrderRequested) -> Known:
     """What the store and the settings tell of an order."""
     desk: Desk = ctx.app
-    settings, before = desk.settings, ctx.effecting.before
+    settings = desk.settings
 
     def look(tx: Tx) -> tuple[Position | None, Position | None, bool]:
         held = positions.of_pair(tx, desk.book, order.pair)
@@ -96,7 +96,6 @@ async def _known(ctx: Context, order: OrderRequested) -> Known:
         fault=risk.fault(order, settings, ctx.event.ts),
         place=None if place is None or place.state == "released" else place,
         held=held,
-        asked_ms=before.at_ms if before else place.opened_ms if place else None,
     )
 
 
@@ -112,6 +111,7 @@ async def _reserve(ctx: Context, known: Known) -> Known:
         leverage=order.leverage,
         ts_ms=order.timestamp_ms,
         opened_ms=ctx.now_ms,
+        asked_ms=ctx.now_ms,
     )
     limit = desk.settings.max_positions
     taken = await desk.store.run(lambda tx: positions.reserve(tx, wish, limit))
@@ -124,9 +124,11 @@ async def _reserve(ctx: Context, known: Known) -> Known:
 
 async def _send(ctx: Context, known: Known) -> Known:
     """Ask the venue. Where it raises, the outcome is not known, and the place stays taken."""
-    desk: Desk = ctx.app
+    desk, key, now_ms = ctx.app, known.order.key, ctx.now_ms
     try:
-        async with desk.guard.call(ctx.effecting.holder, ctx.now_ms):
+        async with desk.guard.call(ctx.effecting.holder, now_ms):
+            if not known.is_new:
+                await desk.store.run(lambda tx: positions.asked(tx, key, now_ms))
             opened = await desk.venue.open(known.order)
     except (RefusedError, NotNowError) as error:
         return _with(known, refused=error, listed=None)

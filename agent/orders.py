@@ -43,9 +43,9 @@ class Known(msgspec.Struct, frozen=True):
     """What is known of an order in one attempt.
 
     `place` is its own in the book, `is_new` where this attempt reserved it; `held` is what has
-    the pair's place. `fault` breaks a limit. `asked_ms` is when an earlier attempt last may have
-    called the venue; its request may arrive for `quiet_ms` more. `listed` is what the venue says
-    is open. `sent`, `refused` and `lost` are what came of sending it.
+    the pair's place. `fault` breaks a limit. A request may still arrive `quiet_ms` after it was
+    sent. `listed` is what the venue says is open. `sent`, `refused` and `lost` are what came of
+    sending it.
     """
 
     order: OrderRequested
@@ -60,7 +60,6 @@ class Known(msgspec.Struct, frozen=True):
     place: Position | None = None
     is_new: bool = False
     held: Position | None = None
-    asked_ms: int | None = None
     no_place: str = ""
     listed: tuple[VenuePosition, ...] | None = None
     sent: Sent | None = None
@@ -274,10 +273,11 @@ def _may_not_open(known: Known) -> Skip | Wait | None:
 
 def _unless_on_its_way(known: Known) -> Wait | None:
     """While a request that nobody waits for any more may still arrive, the place stays taken."""
-    if known.is_new or known.asked_ms is None or known.now_ms - known.asked_ms >= known.quiet_ms:
+    place = known.place
+    left_ms = place.asked_ms + known.quiet_ms - known.now_ms if place else 0
+    if known.is_new or left_ms <= 0:
         return None
-    # The whole time again: being postponed counts as being touched.
-    return Wait(known.quiet_ms / 1000 + 1, "an earlier request may still arrive")
+    return Wait(left_ms / 1000 + 1, "an earlier request may still arrive")
 
 
 def _busy(order: OrderRequested) -> Wait:

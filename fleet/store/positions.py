@@ -18,7 +18,8 @@ Reason: TypeAlias = Literal["limit", "pair_busy", "spent", "late"]
 class Position(msgspec.Struct, frozen=True, gc=False):
     """A position of an agent; `key` is the effect key of the order that opens it.
 
-    `ts_ms` is the business time of that order; the other times are when it was written.
+    `ts_ms` is the business time of that order, `asked_ms` when the venue was last asked to open
+    it; the other times are when it was written.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     pnl: Decimal | None = None
     opened_ms: int = 0
     closed_ms: int = 0
+    asked_ms: int = 0
 
 
 class Reserved(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +88,11 @@ def opened(tx: Tx, key: str, venue_id: str, entry_price: Decimal | None, now_ms:
         (venue_id, _text(entry_price), now_ms, key),
     )
     _must_exist(tx, key)
+
+
+def asked(tx: Tx, key: str, now_ms: int) -> None:
+    """The venue is about to be asked for it once more."""
+    tx.execute("UPDATE positions SET asked_ms = ? WHERE position_key = ?", (now_ms, key))
 
 
 def closing(tx: Tx, key: str) -> bool:

@@ -144,6 +144,8 @@ _LANE_MOVES: Final = (
         at_ms BIGINT NOT NULL)""",
 )
 
+_ASKED: Final = ("ALTER TABLE positions ADD COLUMN asked_ms BIGINT NOT NULL DEFAULT 0",)
+
 MIGRATIONS: Final = (
     _FIRST,
     _FACTS,
@@ -154,6 +156,7 @@ MIGRATIONS: Final = (
     _AGENT,
     _ORDERS,
     _LANE_MOVES,
+    _ASKED,
 )
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 

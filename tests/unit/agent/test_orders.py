@@ -36,11 +36,13 @@ LISTED = st.lists(
 ).map(tuple)  # fmt: skip
 
 
-def place(state: Any, direction: str = "long", ts_ms: int = NOW - 1_000, ago: int = 0) -> Position:
+def place(
+    state: Any, way: str = "long", ts_ms: int = NOW - 1_000, ago: int = 0, asked: int = NOW
+) -> Position:
     """A row of the book."""
-    return Position(
-        KEY, "agent", PAIR, direction, Decimal(50), Decimal(3), ts_ms, state, opened_ms=NOW - ago
-    )
+    size, leverage = Decimal(50), Decimal(3)
+    row = Position(KEY, "agent", PAIR, way, size, leverage, ts_ms, state, opened_ms=NOW - ago)
+    return msgspec.structs.replace(row, asked_ms=asked)
 
 
 KNOWN = st.builds(
@@ -54,7 +56,13 @@ KNOWN = st.builds(
     is_stale=st.booleans(),
     is_paused=st.booleans(),
     fault=st.none() | st.just("over the limits"),
-    place=st.none() | st.builds(place, STATES, ago=st.sampled_from([0, 61_000, RESEND_MS + 1])),
+    place=st.none()
+    | st.builds(
+        place,
+        STATES,
+        ago=st.sampled_from([0, 61_000, RESEND_MS + 1]),
+        asked=st.sampled_from([NOW, NOW - QUIET_MS]),
+    ),
     is_new=st.booleans(),
     held=st.none()
     | st.builds(
@@ -63,7 +71,6 @@ KNOWN = st.builds(
         st.sampled_from(["long", "short"]),
         st.sampled_from([NOW - 9_000, NOW]),
     ),
-    asked_ms=st.none() | st.sampled_from([NOW, NOW - QUIET_MS]),
     no_place=st.sampled_from(["", "limit", "pair_busy", "late", "spent"]),
     listed=st.none() | LISTED,
     sent=st.none() | st.builds(Sent, st.none() | st.just(OURS), st.booleans()),
@@ -108,7 +115,8 @@ def test_a_place_is_given_back_only_where_nothing_can_be_on_its_way(known: Known
     """After a refusal or a vain search: at once in the first attempt, else when it is quiet."""
     if not isinstance(next_step(known), to.GiveUp) or known.is_new:
         return
-    assert known.asked_ms is None or NOW - known.asked_ms >= QUIET_MS
+    assert known.place is not None
+    assert NOW - known.place.asked_ms >= QUIET_MS
 
 
 @given(KNOWN)

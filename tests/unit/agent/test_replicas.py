@@ -15,7 +15,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -408,5 +408,10 @@ class Replicas(RuleBasedStateMachine):
         return [number for number, one in enumerate(self.world.replicas) if one is not None]
 
 
-Replicas.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+Replicas.TestCase.settings = settings(
+    max_examples=80,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 TestReplicas = Replicas.TestCase

@@ -204,7 +204,7 @@ async def test_a_stale_unknown_order_is_let_go_only_when_it_is_quiet(office: Any
     at.sandbox._faults._rates["errors"] = 0.0
     waits = await at.run(other, attempt=2, at=at.now + 25_000)
     assert isinstance(waits, Postpone)
-    assert waits.delay * 1000 > QUIET_MS
+    assert waits.delay == 36.0, "as long as the first request may still arrive, and a second"
     then = at.now + 25_000 + int(waits.delay * 1000)
     assert isinstance(await at.run(other, attempt=2, at=then), Expire)
     assert at.done() == {}
@@ -277,3 +277,18 @@ async def test_a_mode_that_trades_nothing_resends_nothing(office: Any) -> None:
     assert "observation" in (await at.run(event, attempt=2, at=later)).skipped
     assert at.done() == {}
     assert await at.book() == {}
+
+
+async def test_twins_that_wait_do_not_keep_each_other_waiting(office: Any) -> None:
+    """Two events of one order look again and again: quiet is counted from the last request."""
+    at = await office(faults="errors=1")
+    wish = at.order(BTC, "long", at.now)
+    twins = [at.event(wish, ts=at.now - 100_000) for _ in range(2)]
+    await at.run(twins[0], at=at.now)
+    at.sandbox._faults._rates["errors"] = 0.0
+    for later_ms in (25_000, 55_000):
+        assert isinstance(await at.run(twins[0], attempt=2, at=at.now + later_ms), Postpone)
+        assert isinstance(await at.run(twins[1], at=at.now + later_ms), Postpone)
+    assert isinstance(await at.run(twins[1], at=at.now + 61_000), Expire)
+    assert await at.book() == {}
+    assert at.done() == {}
