@@ -45,6 +45,20 @@ class Access:
     """The patterns granted to each user in this virtual host."""
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the management API says of the broker itself."""
+
+    tags: str
+    """The tags of our user, with commas between."""
+    nodes: tuple[Found, ...] | None
+    """The figures of each node; None where our user may not see them."""
+    queues: tuple[Found, ...]
+    """The virtual host's queues: their names, arguments and the policy that is in force."""
+    date: str
+    """The broker's clock, as HTTP says it; "" where it does not."""
+
+
 def management_url(amqp_url: str, given: str | None) -> str | None:
     """Where the management API is: as given, else on the usual port beside the usual AMQP port.
 
@@ -106,6 +120,21 @@ async def look_at_users(url: str, vhost: str, *, timeout_s: float = 10.0) -> Acc
     )
 
 
+async def survey(url: str, vhost: str, *, timeout_s: float = 10.0) -> Survey:
+    """Read how the broker does, as the user in `url`.
+
+    Raises BrokerError where it cannot be read.
+    """
+    wanted = "name,arguments,effective_policy_definition"
+    async with _session(url, timeout_s) as (session, base):
+        own, date = await _call(session, "GET", _at(base, "whoami"))
+        tags = _tags(own["tags"])
+        sees_nodes = {"administrator", "monitoring"} & set(tags.split(","))
+        nodes = await _get(session, base, "nodes") if sees_nodes else None
+        queues = await _get(session, base, f"queues/{_quoted(vhost)}", columns=wanted)
+    return Survey(tags, nodes, queues, date)
+
+
 async def load(url: str, definitions: Found, *, timeout_s: float = 30.0) -> None:
     """Have the broker take over these definitions, as the administrator in `url`.
 
@@ -128,7 +157,8 @@ async def _session(url: str, timeout_s: float) -> AsyncIterator[tuple[aiohttp.Cl
 async def _get(
     session: aiohttp.ClientSession, base: URL, what: str, **query: str
 ) -> tuple[Found, ...]:
-    return await _call(session, "GET", _at(base, what).with_query(query))
+    found, _ = await _call(session, "GET", _at(base, what).with_query(query))
+    return _objects(found)
 
 
 def _at(base: URL, what: str) -> URL:
@@ -137,14 +167,16 @@ def _at(base: URL, what: str) -> URL:
 
 async def _call(
     session: aiohttp.ClientSession, method: str, address: URL, body: object = None
-) -> tuple[Found, ...]:
+) -> tuple[Any, str]:
+    """What was answered, and when by the other's clock."""
     where = f"The management API at {address.host}:{address.port}"
     try:
         async with session.request(method, address, json=body, allow_redirects=False) as answer:
             if answer.status not in _FINE:
                 trouble = _ANSWERS.get(answer.status, f"answers {answer.status}")
                 raise BrokerError(f"{where} {trouble}; correct MANAGEMENT_URL or AMQP_URL.")
-            return _objects(await answer.json()) if method == "GET" else ()
+            found = await answer.json() if method == "GET" else None
+            return found, answer.headers.get("Date", "")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         trouble = "does not answer in time" if isinstance(error, TimeoutError) else "is not there"
         raise BrokerError(f"{where} {trouble}; enable it or correct MANAGEMENT_URL.") from None

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from fleet.amqp.delivery import Delivery
+from fleet.core import canary
 from fleet.core.decision import Ack, Fail
 from fleet.core.dedup import Recent
 from fleet.core.envelope import FRESH, read_headers
@@ -123,7 +124,9 @@ class Intake:
                 delivery.body, now_ms, payload=False, most=self._most_bytes
             )
             job.handler = handler = self._service.find(event.type)
-            if handler is None:
+            if event.type == canary.TYPE:
+                job.decision = Ack(skipped=canary.SKIPPED)
+            elif handler is None:
                 job.decision = Fail(failure("data", "UnknownType", f"nobody handles {event.type}"))
             elif self._holds.any and (hold := self._hold(delivery, event, handler)):
                 job.decision = hold.postponed(now_ms, random.uniform)

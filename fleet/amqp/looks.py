@@ -56,6 +56,12 @@ class Looks:
         self._connection = connection
         self._opened: AbstractChannel | None = None
 
+    @property
+    def broker(self) -> tuple[str, str]:
+        """Product and version of the broker, as it says itself; "" for what it does not say."""
+        said = getattr(self._connection, "server_properties", {})
+        return str(said.get("product", "")), str(said.get("version", ""))
+
     async def depths(self, queues: Iterable[str]) -> dict[str, Depth]:
         """What is in each of these queues; those that are not there are left out."""
         found = {}

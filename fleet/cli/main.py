@@ -16,6 +16,7 @@ COMMANDS = {
     "backup": "Write the store to a file, while the fleet runs.",
     "broker": "Run a private RabbitMQ until interrupted.",
     "demo": "Show the whole fleet at work on one machine.",
+    "doctor": "Say whether the fleet can work, and what to do where not.",
     "effects": "See what was done to the world; resolve or retry it.",
     "explain": "Tell the story of one event, or of one effect key.",
     "exporter": "Serve what is true of the whole fleet, for Prometheus.",

@@ -62,6 +62,15 @@ def rows_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, Row]:
     return {(service, event_id): (outcome, count) for service, event_id, outcome, count in found}
 
 
+def verdict(tx: Tx, service: str, event_id: str) -> tuple[str, str] | None:
+    """The outcome and the reason that are written down for an event; None where nothing is."""
+    rows = tx.query(
+        "SELECT outcome, reason FROM journal WHERE service = ? AND event_id = ?",
+        (service, event_id),
+    )
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
 def seen(tx: Tx, candidates: Sequence[Candidate]) -> list[str | None]:
     """For each candidate the outcome that counts as seen, or None."""
     rows = rows_of(tx, {(candidate.service, candidate.event_id) for candidate in candidates})

@@ -26,6 +26,7 @@ FLOORS: Mapping[str, int] = {
     "agent": 3,
     "audits": 3,
     "fleet.audit": 3,
+    "fleet.doctor": 3,
     "fleet.exporter": 3,
     "fleet.status": 3,
     "replay": 3,
