@@ -32,7 +32,7 @@ COMMANDS = {
     "status": "Show the whole fleet on one screen.",
     "top": "Show what each handler does.",
     "topology": "Show, apply, check or export the broker's layout.",
-    "worker": "Run one worker replica.",
+    "worker": "Run one worker replica, or several.",
 }
 
 

@@ -111,7 +111,7 @@ class Fleet:
     def start(
         self,
         name: str,
-        *,
+        *options: str,
         die: float = 0.0,
         prefetch: int = 50,
         handlers: str = "mine:service",
@@ -119,11 +119,11 @@ class Fleet:
     ) -> None:
         """Start a worker that dies by itself with probability `die` at each dangerous step.
 
-        `more` are variables of its environment.
+        `options` are the command's, `more` variables of its environment.
         """
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "fleet", "worker", "--handlers", handlers],
+                [sys.executable, "-m", "fleet", "worker", "--handlers", handlers, *options],
                 env={**self._env(die), "WORKER_NAME": name, "PREFETCH": str(prefetch), **more},
                 cwd=self.folder,
                 stderr=log,
@@ -132,6 +132,14 @@ class Fleet:
     def is_dead(self, name: str) -> bool:
         """Whether it ended."""
         return self._processes[name].poll() is not None
+
+    def code(self, name: str) -> int | None:
+        """The code it ended with; None while it lives."""
+        return self._processes[name].poll()
+
+    def pid(self, name: str) -> int:
+        """Its process."""
+        return self._processes[name].pid
 
     def memory_mb(self, name: str) -> float:
         """How much memory it has; 0 once it ended."""
