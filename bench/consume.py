@@ -20,8 +20,10 @@ from fleet.amqp.connection import Link
 from fleet.amqp.delivery import Delivery
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.amqp.removal import remove
+from fleet.core.envelope import event_headers
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
+from fleet.settings import SigningSettings, load
 from fleet.store import Store, bindings, open_store
 from topology import names
 from topology.apply import apply
@@ -109,15 +111,17 @@ async def _remove(layout: ServiceLayout, url: str) -> None:
 
 
 async def _fill(options: Options, queue: str) -> None:
-    link = Link(options.amqp_url, "bench fill")
+    link, keys = Link(options.amqp_url, "bench fill"), load(SigningSettings).keys()
     async with link, ConfirmedPublisher(link, timeout_s=60.0) as publisher:
         pending: set[asyncio.Task[None]] = set()
         for number in range(options.events):
             if len(pending) >= IN_FLIGHT:
                 _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             event = _event(number)
-            headers = {"x-event-id": event.event_id}
             body = write_event(event)
+            headers = event_headers(event)
+            if keys is not None:
+                headers = keys.stamped(headers, body)
             pending.add(
                 asyncio.create_task(
                     publisher.publish(names.REDELIVER, queue, body, headers=headers)

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fleet.core.errors import SettingsError
+from fleet.core.errors import DataError, SettingsError
+from fleet.core.signature import Key, Keys
 
 KEY_PREFIX: Final = "pf_live_"
 KEY_FILE_BYTES: Final = 4096
@@ -50,6 +51,34 @@ class AmqpSettings(BaseSettings):
         return ",".join(_with_password(each, password) for each in addresses(url))
 
 
+class SigningSettings(BaseSettings):
+    """The keys that events are signed with and believed by; none: neither is done."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
+
+    signing_key: SecretStr = Field(default=SecretStr(""), validation_alias="SIGNING_KEY")
+    signing_key_file: Path | None = Field(default=None, validation_alias="SIGNING_KEY_FILE")
+    signing_keys: SecretStr = Field(default=SecretStr(""), validation_alias="SIGNING_KEYS")
+    signing_keys_file: Path | None = Field(default=None, validation_alias="SIGNING_KEYS_FILE")
+
+    def keys(self) -> Keys | None:
+        """The keys; None where nothing is signed. Raises SettingsError, without any of them."""
+        key = self.signing_key.get_secret_value() or read_secret(
+            "SIGNING_KEY_FILE", self.signing_key_file
+        )
+        others = self.signing_keys.get_secret_value() or read_secret(
+            "SIGNING_KEYS_FILE", self.signing_keys_file
+        )
+        if others.strip() and not key.strip():
+            raise SettingsError("SIGNING_KEYS has keys to believe; SIGNING_KEY must say ours.")
+        if not key.strip():
+            return None
+        known = [_key("SIGNING_KEYS", each) for each in re.split(r"[,\s]+", others) if each]
+        return Keys(_key("SIGNING_KEY", key), known)
+
+
 class PlatformSettings(BaseSettings):
     """Who we are at the platform: the agent's id, and its key or the file that holds it."""
 
@@ -86,6 +115,13 @@ class PlatformSettings(BaseSettings):
         if not _KEY.match(key):
             raise SettingsError(f"{name} has no agent's key; one begins with {KEY_PREFIX}.")
         return key
+
+
+def _key(name: str, text: str) -> Key:
+    try:
+        return Key.read(text)
+    except DataError as error:
+        raise SettingsError(f"{name} is wrong: {error}.") from None
 
 
 def load(kind: type[Settings]) -> Settings:

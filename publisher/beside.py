@@ -17,6 +17,7 @@ from fleet.core.envelope import event_headers
 from fleet.core.errors import PublishError, PublishNacked, StateError
 from fleet.core.events import Event, write_event
 from fleet.core.payloads import LIVE_ONLY
+from fleet.core.signature import Keys
 from fleet.store import bindings, journal
 from fleet.store.api import BRIDGE, Settled, Store
 from topology import names
@@ -46,8 +47,15 @@ class OwnEvents:
     """
 
     def __init__(
-        self, publisher: ConfirmedPublisher, store: Store, holder: str, *, partitions: int
+        self,
+        publisher: ConfirmedPublisher,
+        store: Store,
+        holder: str,
+        *,
+        partitions: int,
+        keys: Keys | None = None,
     ) -> None:
+        self._keys = keys
         self._publisher = publisher
         self._store = store
         self._holder = holder
@@ -69,11 +77,12 @@ class OwnEvents:
         is_live = event.type in LIVE_ONLY
         if is_live:
             known[names.PARTITION] = names.partition(str(event.payload["pair"]), self._partitions)
+        body = write_event(event)
+        if self._keys is not None:
+            known = self._keys.stamped(known, body)
         for delay in backoff(random.uniform, first=0.1, cap=5.0):
             try:
-                await self._publisher.publish(
-                    names.INGEST, event.type, write_event(event), headers=known
-                )
+                await self._publisher.publish(names.INGEST, event.type, body, headers=known)
             except PublishNacked as error:
                 if is_live:
                     return await self._shed(event, str(error))

@@ -13,6 +13,7 @@ import structlog
 
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import StateError
+from fleet.core.signature import Keys
 from fleet.store import cursors
 from fleet.store.api import Lease, Store
 from publisher.beside import Beside
@@ -35,7 +36,7 @@ class Bridge:
     The cursor in the store moves only over the contiguous settled prefix. A term that ends any
     other way than by `stop` saves nothing more; the next one begins at the saved cursor, and what
     is published twice then is absorbed by the journal of its readers. `beside` works while the
-    lease is held; `ticked` hears the payload of each tick.
+    lease is held; `ticked` hears the payload of each tick. What is published is signed with `keys`.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Bridge:
         beside: Sequence[Beside] = (),
         ticked: Callable[[dict[str, Any]], object] | None = None,
         traces: Traces | None = None,
+        keys: Keys | None = None,
     ) -> None:
+        self._keys = keys
         self._source = source
         self._beside = beside
         self._ticked = ticked
@@ -142,6 +145,7 @@ class Bridge:
             partitions=self._limits.partitions,
             most_bytes=self._limits.most_bytes,
             ticked=self._ticked,
+            keys=self._keys,
         )
         async with aclosing(self._source.frames(lambda: reader.cursor)) as arrivals:
             async for arrival in arrivals:

@@ -13,6 +13,7 @@ import msgspec
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import MAX_BYTES, Event, read_event
 from fleet.core.payloads import LIVE_ONLY
+from fleet.core.signature import Keys
 from fleet.store.bridge import MissedRange, QuarantinedRow, ShedRow
 from publisher.sources.api import Gap
 from topology import names
@@ -53,7 +54,7 @@ class Reader:
 
     Ticks carry the header `partition`, out of `partitions`; those of one pair, and events of one
     type, share a publishing lane. `ticked` hears the payload of each tick. A frame of more than
-    `most_bytes` is not read.
+    `most_bytes` is not read. What is read is signed where there are `keys`.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class Reader:
         partitions: int,
         most_bytes: int = MAX_BYTES,
         ticked: Callable[[dict[str, Any]], object] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._source = source
+        self._keys = keys
         self._ticked = ticked
         self._partitions = partitions
         self._most_bytes = most_bytes
@@ -89,6 +92,8 @@ class Reader:
                 lane = _lane(event.type)
         except EnvelopeError as error:
             return self.quarantine(raw, str(error), now_ms)
+        if self._keys is not None:
+            headers = self._keys.stamped(headers, raw)
         posting = Posting(names.INGEST, event.type, raw, headers, lane, event.event_id, event.ts)
         if self._gap is not None:
             posting.missed = MissedRange(self._gap.after, event.event_id, now_ms)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from fleet.core.events import MAX_BYTES
-from fleet.settings import AmqpSettings, PlatformSettings, is_address, load
+from fleet.settings import AmqpSettings, PlatformSettings, SigningSettings, is_address, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Limits:
     """A larger frame is quarantined without being read."""
 
 
-class BridgeSettings(PlatformSettings, AmqpSettings):
+class BridgeSettings(PlatformSettings, AmqpSettings, SigningSettings):
     """The bridge's environment; `load_settings` reads it."""
 
     stream_url: str = Field(

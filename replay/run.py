@@ -20,6 +20,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.harvest import Harvest, Held
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishNacked
+from fleet.core.signature import SIGNATURE, Keys
 from fleet.store import archive
 from fleet.store.api import Tx
 from fleet.store.archive import Archived, Intervention
@@ -77,7 +78,8 @@ class Report(msgspec.Struct):
 class Runner:
     """Sends items home, at most `rate` a second where that is set; `stop` ends it between two.
 
-    `edit` gives the new body of a message; whose reason is `note`.
+    `edit` gives the new body of a message; whose reason is `note`. What is edited is signed anew
+    with `keys`; without them an event that was signed is not edited.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Runner:
         edit: Edit | None = None,
         note: str = "",
         progress: Progress = lambda _: None,
+        keys: Keys | None = None,
     ) -> None:
+        self._keys = keys
         self.report = Report()
         self._place = place
         self._judge = judge
@@ -156,7 +160,9 @@ class Runner:
             body = self._edit(each.held.body) if self._edit else each.held.body
             reading = self._judge.read(each.entry, body, now_ms()) if self._edit else each.reading
             verdict = self._judge.judge(reading, known)
-            if verdict.outcome in SENT:
+            if body != each.held.body and SIGNATURE in each.held.headers and self._keys is None:
+                self.report.refused[each.entry.id] = "it is signed; set SIGNING_KEY to edit it"
+            elif verdict.outcome in SENT:
                 going.append((each, body))
             else:
                 self.report.refused[each.entry.id] = verdict.why
@@ -234,6 +240,8 @@ class Runner:
             even_if_stale=self._judge.even_if_stale,
             edited_by=self._place.operator if body != each.held.body else "",
         )
+        if self._keys is not None and body != each.held.body:
+            headers = self._keys.stamped(headers, body)
 
         def settled(error: PublishError | None) -> None:
             if error is None:

@@ -17,6 +17,7 @@ from fleet.core.envelope import FRESH, read_headers
 from fleet.core.errors import DataError
 from fleet.core.events import MAX_BYTES, Event, read_event
 from fleet.core.failure import describe, failure
+from fleet.core.signature import Keys
 from fleet.store import journal
 from fleet.store.api import Candidate, Claim, Standing, Store
 from workers import clock
@@ -37,6 +38,7 @@ HOLD_MARGIN_S = 10.0
 class Intake:
     """Reads deliveries and hands them to `pool`, or to `finished` where a decision stands already.
 
+    With `keys`, what is not signed with one of them is failed unread.
     Twins of an event that is in hand wait for it: the journal will know them then.
     """
 
@@ -52,9 +54,11 @@ class Intake:
         finished: Callable[[Job], None],
         holds: Holds,
         most_bytes: int = MAX_BYTES,
+        keys: Keys | None = None,
     ) -> None:
         self._service = service
         self._most_bytes = most_bytes
+        self._keys = keys
         self._worker = worker
         self._store = store
         self._lanes = lanes
@@ -119,6 +123,10 @@ class Intake:
     def _read(self, delivery: Delivery, now_ms: int) -> Job | None:
         """The delivery as a job for the pool; None where a decision stands or it has to wait."""
         job = Job(delivery, FRESH if delivery.is_first else read_headers(delivery.headers))
+        if self._keys and (trouble := self._keys.trouble(delivery.headers, delivery.body)):
+            job.decision = Fail(failure("data", "Signature", trouble))
+            self._finished(job)
+            return None
         try:
             job.event = event = read_event(
                 delivery.body, now_ms, payload=False, most=self._most_bytes

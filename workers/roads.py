@@ -10,6 +10,7 @@ from fleet.core.decision import Ack, Fail, Postpone, Retry
 from fleet.core.envelope import PARENT_ID, event_headers, failure_headers
 from fleet.core.events import Event, write_event
 from fleet.core.failure import Failure
+from fleet.core.signature import Keys
 from topology import names
 from topology.model import ServiceLayout
 from workers.job import Job
@@ -32,8 +33,9 @@ class Message:
 class Roads:
     """The messages that settle the decisions of one service."""
 
-    def __init__(self, layout: ServiceLayout, worker: str) -> None:
+    def __init__(self, layout: ServiceLayout, worker: str, keys: Keys | None = None) -> None:
         self._layout = layout
+        self._keys = keys
         self._worker = worker
 
     @staticmethod
@@ -64,7 +66,7 @@ class Roads:
     ) -> Message:
         """The message that publishes an event; it names the event that led to it.
 
-        `carried` are headers beside its own.
+        `carried` are headers beside its own. It is signed where there are keys.
         """
         headers: dict[str, Any] = {**carried, **event_headers(event)}
         if parent:
@@ -73,7 +75,10 @@ class Roads:
         if lanes is not None and event.type == lanes.type:
             key = str(event.payload.get(lanes.key, ""))
             headers[names.PARTITION] = names.partition(key, lanes.partitions)
-        return Message(names.INGEST, event.type, write_event(event), headers)
+        body = write_event(event)
+        if self._keys is not None:
+            headers = self._keys.stamped(headers, body)
+        return Message(names.INGEST, event.type, body, headers)
 
     def _later(self, job: Job, delay: float, headers: dict[str, Any]) -> Message:
         delay_ms = max(1, round(delay * _MS))

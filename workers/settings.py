@@ -10,14 +10,14 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.core.events import MAX_BYTES
-from fleet.settings import AmqpSettings
+from fleet.settings import AmqpSettings, SigningSettings
 
 
 def _name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-class WorkerSettings(AmqpSettings):
+class WorkerSettings(AmqpSettings, SigningSettings):
     """What a worker needs to know; each field is an environment variable of the same name."""
 
     model_config = SettingsConfigDict(frozen=True)

@@ -73,7 +73,7 @@ class Worker:
         self._publisher = ConfirmedPublisher(self._publishing, max_body=frames.ANY_BODY)
         lane = service.find(layout.lanes.type) if layout.lanes else None
         self._lanes = LaneKeeper(store, service.name, self.name, lane.state if lane else None)
-        self._roads = Roads(layout, self.name)
+        self._roads = Roads(layout, self.name, keys := settings.keys())
         self._loops = Loops()
         self._holds = Holds(service)
         self._tally = Tally(service)
@@ -111,6 +111,7 @@ class Worker:
             finished=self._on_finished,
             holds=self._holds,
             most_bytes=settings.max_event_bytes,
+            keys=keys,
         )
         self._consumers = Consumers(
             loops=self._loops,

@@ -16,6 +16,7 @@ from fleet.amqp.harvest import Held
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
 from fleet.core.errors import SettingsError
+from fleet.settings import SigningSettings, load
 from replay.canary import run_in_steps
 from replay.edit import mended, set_fields
 from replay.entry import Entry
@@ -133,6 +134,7 @@ def execute(
                     edit=edit,
                     note=note,
                     progress=progress,
+                    keys=load(SigningSettings).keys(),
                 )
                 if canary:
                     await run_in_steps(

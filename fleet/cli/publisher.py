@@ -67,6 +67,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
     if path is not None and path != Path():  # an empty variable is no file
         schedules += read_schedules(path)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    keys = settings.keys()
     async with AsyncExitStack() as stack:
         url = load(StoreSettings).url
         store = Watched(open_store(url))
@@ -83,7 +84,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         name = f"bridge:{agent}"
         leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
         newest = Newest()
-        own = OwnEvents(publisher, store, holder, partitions=settings.partitions)
+        own = OwnEvents(publisher, store, holder, partitions=settings.partitions, keys=keys)
         beside: list[Beside] = [Clock(own, store, agent, schedules)]
         if settings.fill_s:
             beside.append(
@@ -104,6 +105,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
             settings.limits(),
             beside=beside,
             ticked=newest.note,
+            keys=keys,
             traces=await stack.enter_async_context(bridge_traces(holder)),
         )
         bridge.health.check("store", lambda: store.trouble)

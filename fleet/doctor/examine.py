@@ -14,6 +14,7 @@ from fleet.amqp.admin import Admin
 from fleet.amqp.looks import Depth, open_looks
 from fleet.amqp.reasons import parse
 from fleet.core.errors import FleetError
+from fleet.core.signature import Keys
 from fleet.doctor import broker, clocks, people, storing
 from fleet.doctor.finding import Finding, worst_or
 from fleet.doctor.roads import open_roads
@@ -47,6 +48,8 @@ class Case:
     concurrency: int
     venue_url: str = ""
     """Where the venue is; "": it is not asked for the time."""
+    keys: Keys | None = None
+    """What canaries are signed with."""
     canaries: bool = True
     """Whether the roads are tried."""
 
@@ -182,7 +185,7 @@ async def _venue(case: Case) -> AsyncIterator[Finding]:
 
 async def _roads(case: Case, store: Store | None, state: State) -> AsyncIterator[Finding]:
     try:
-        async with open_roads(case.amqp_url, store) as roads:
+        async with open_roads(case.amqp_url, store, case.keys) as roads:
             for service in case.plan.services:
                 withheld = people.is_withheld(state, service.name)
                 yield await roads.to_failed(service.name)

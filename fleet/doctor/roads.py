@@ -22,6 +22,7 @@ from fleet.core.canary import SKIPPED, canary
 from fleet.core.envelope import ERROR_MESSAGE, EVENT_ID, event_headers
 from fleet.core.errors import PublishNacked, PublishReturned, PublishUnknown
 from fleet.core.events import Event, write_event
+from fleet.core.signature import Keys
 from fleet.core.ulid import make_ulid
 from fleet.doctor.finding import Finding
 from fleet.store import journal
@@ -42,8 +43,14 @@ class Roads:
     """The roads of services at the broker of `url`; made by `open_roads`."""
 
     def __init__(
-        self, url: str, publisher: ConfirmedPublisher, looks: Looks, store: Store | None
+        self,
+        url: str,
+        publisher: ConfirmedPublisher,
+        looks: Looks,
+        store: Store | None,
+        keys: Keys | None,
     ) -> None:
+        self._keys = keys
         self._url = url
         self._publisher = publisher
         self._looks = looks
@@ -111,12 +118,14 @@ class Roads:
         self, exchange: str, key: str, event: Event, expiration_ms: int | None = None
     ) -> str:
         """Publish a canary; why the broker did not take it, "" where it did."""
+        body = write_event(event)
+        headers = {**event_headers(event), ERROR_MESSAGE: "canary of fleet doctor"}
         try:
             await self._publisher.publish(
                 exchange,
                 key,
-                write_event(event),
-                headers={**event_headers(event), ERROR_MESSAGE: "canary of fleet doctor"},
+                body,
+                headers=self._keys.stamped(headers, body) if self._keys else headers,
                 expiration_ms=expiration_ms,
                 timeout_s=ANSWER_S,
             )
@@ -153,7 +162,7 @@ class Roads:
 
 
 @asynccontextmanager
-async def open_roads(url: str, store: Store | None) -> AsyncIterator[Roads]:
+async def open_roads(url: str, store: Store | None, keys: Keys | None) -> AsyncIterator[Roads]:
     """Connections to prove roads over. Raises BrokerError."""
     link = Link(url, "flea-fleet doctor", patience_s=2.0)
     async with (
@@ -161,7 +170,7 @@ async def open_roads(url: str, store: Store | None) -> AsyncIterator[Roads]:
         link,
         ConfirmedPublisher(link, channels=1) as publisher,
     ):
-        yield Roads(url, publisher, looks, store)
+        yield Roads(url, publisher, looks, store, keys)
 
 
 async def _taken(harvest: Harvest, event_id: str) -> bool:

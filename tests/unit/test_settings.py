@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from fleet.cli.load import told_handlers
 from fleet.cli.worker import command as worker
 from fleet.core.errors import SettingsError
-from fleet.settings import AmqpSettings, addresses, load
+from fleet.core.signature import Key, Keys
+from fleet.settings import AmqpSettings, SigningSettings, addresses, load
 from publisher.settings import BridgeSettings
 from topology.settings import TopologySettings
 from workers.settings import WorkerSettings
@@ -100,3 +101,26 @@ def test_handlers_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert told_handlers() == "agent.handlers:service"
     shown = CliRunner().invoke(worker, ["--help"])
     assert "$HANDLERS" in shown.output
+
+
+def test_the_keys_of_signatures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """None by default; with ours and others from files, no key is ever shown."""
+    for name in ("SIGNING_KEY", "SIGNING_KEYS", "SIGNING_KEY_FILE", "SIGNING_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert load(SigningSettings).keys() is None
+    file = tmp_path / "others"
+    file.write_text(f"b:{'t' * 32}\nc:{'u' * 32}\n")
+    monkeypatch.setenv("SIGNING_KEYS_FILE", str(file))
+    with pytest.raises(SettingsError, match="SIGNING_KEY must say ours"):
+        load(SigningSettings).keys()
+    monkeypatch.setenv("SIGNING_KEY", f"a:{'s' * 32}")
+    settings = load(WorkerSettings)
+    keys = settings.keys()
+    assert keys is not None
+    assert "sss" not in repr(settings)
+    for each in (f"a:{'s' * 32}", f"b:{'t' * 32}", f"c:{'u' * 32}"):
+        assert not keys.trouble(Keys(Key.read(each)).stamped({}, b""), b"")
+    monkeypatch.setenv("SIGNING_KEY", "a:ssssshort")
+    with pytest.raises(SettingsError, match="SIGNING_KEY is wrong") as raised:
+        load(SigningSettings).keys()
+    assert "sss" not in str(raised.value)

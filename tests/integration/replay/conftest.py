@@ -258,9 +258,9 @@ class Shop:
             return (await looks.depths([queue]))[queue].ready
 
     @asynccontextmanager
-    async def working(self, name: str = "service") -> AsyncIterator[None]:
+    async def working(self, name: str = "service", **more: Any) -> AsyncIterator[None]:
         """A worker, while this lasts."""
-        settings = WorkerSettings(amqp_url=self.url, worker_name=f"worker-{name}")
+        settings = WorkerSettings(amqp_url=self.url, worker_name=f"worker-{name}", **more)
         worker = Worker(self.load(name), settings, self.store)
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from fleet.audit.auditor import Auditor, Subject
+from fleet.core.envelope import event_headers
 from fleet.core.errors import SettingsError
 from fleet.core.events import write_event
+from fleet.core.signature import Key, Keys
 from fleet.store import archive
 from replay import keeping
 from replay.selection import Selection
@@ -120,6 +122,34 @@ async def test_an_edit_keeps_the_event_and_its_effect(shop: Any, wait: Any):
     assert (done.action, done.operator, done.note) == ("edit", "ada", "over the limit")
     assert done.before == kept.digest != done.after
     assert (await shop.journal())[order.event_id] == "done"
+
+
+async def test_a_replay_keeps_the_signature_and_an_edit_needs_the_key(shop: Any, wait: Any):
+    """Workers believe what is sent home; who has no key cannot edit what was signed."""
+    key = "2026:" + "n" * 32
+    keys = Keys(Key.read(key))
+    orders = [shop.event("order.requested", {**ORDER, "size_usdc": 80, "key": k}) for k in "ab"]
+    wallet = shop.event("wallet.low_balance")
+    (shop.folder / "broken").touch()
+    async with shop.working(signing_key=key), shop.publisher() as publisher:
+        for event in (*orders, wallet):
+            body = write_event(event)
+            headers = keys.stamped(event_headers(event), body)
+            await publisher.publish(names.INGEST, event.type, body, headers=headers)
+        await wait(lambda: _has(shop, 3))
+        (shop.folder / "broken").unlink()
+        assert (await shop.cli("run", "--id", wallet.event_id, "--yes", "--json"))["sent"] == 1
+        setting = ("--set", "payload.size_usdc=10", "--note", "x", "--yes", "--json")
+        first, second = ((*setting, "--id", order.event_id) for order in orders)
+        without = await shop.cli("run", *first, code=1)
+        assert "SIGNING_KEY" in str(without)
+        assert (await shop.cli("run", *second, SIGNING_KEY=key))["sent"] == 1
+        await wait(lambda: sorted(shop.world()) == sorted([wallet.event_id, "b"]))
+    assert [each.id for each in await shop.entries()] == [orders[0].event_id]
+
+
+async def _has(shop: Any, count: int) -> bool:
+    return bool(await shop.depth(shop.queue) == count)
 
 
 async def test_an_editor_mends_one_message(shop: Any):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleet.core.signature import SIGNATURE, Key, Keys
 from publisher.reading import KEPT_BYTES, Reader
 from publisher.sources.api import Gap
 from topology import names
@@ -125,3 +126,13 @@ def test_a_frame_above_the_limit_is_not_read():
     refused = Reader("s", FIRST, partitions=16, most_bytes=len(raw) - 1).read(raw, NOW_MS)
     assert refused.exchange == names.QUARANTINE
     assert "bytes are more than" in refused.headers["reason"]
+
+
+def test_what_is_read_is_signed_and_garbage_is_not():
+    """Workers with the key believe the posting as it goes out, its partition included."""
+    keys = Keys(Key("a", b"s" * 32))
+    reader = Reader("s", FIRST, partitions=16, keys=keys)
+    posting = reader.read(frame(), NOW_MS)
+    assert not keys.trouble(posting.headers, posting.body)
+    assert posting.headers[names.PARTITION] == names.partition("BTC-USDT", 16)
+    assert SIGNATURE not in reader.read(b"{", NOW_MS).headers
