@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 from fleet.amqp.log import Logged, LogReader, open_log
@@ -21,10 +22,11 @@ from fleet.core.envelope import EVENT_ID
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import read_event
 from fleet.core.ulid import ENTROPY_BYTES, MAX_MS, make_ulid
-from fleet.store import archive
+from fleet.store import archive, bindings
 from fleet.store.api import Store
 from topology import names
 from topology.model import ServiceLayout
+from topology.patterns import matches
 
 _ID_IN_FRAME = re.compile(rb'"eventId"\s*:\s*"([0-7][0-9A-HJKMNP-TV-Z]{25})"').search
 AGAIN_S: Final = 0.5
@@ -66,6 +68,8 @@ class Findings:
     ledger: Ledger | None
     unreadable: int
     """Messages of the log without an event id that can be read."""
+    others: tuple[str, ...] = ()
+    """Services of the same store that are not looked at."""
 
     @property
     def doubled(self) -> int:
@@ -147,6 +151,7 @@ class Auditor:
         ledger = await read_ledger(self._witness) if self._witness else None
         await self._reading.catch_up(self._note)
         books = await read_books(self._store)
+        fed = await self._store.read(bindings.fed)
         # The queues are looked at before the journal: what leaves them in between has its row.
         depths = await self._looking.depths([q for each in self._subjects for q in each.queues])
         held = [await self._holds(subject, depths) for subject in self._subjects]
@@ -159,10 +164,12 @@ class Auditor:
                 journal=journals[subject.name].outcomes,
                 failed=await self._ids_in(names.failed(subject.name)),
                 holds=holds,
+                since=partial(_since, fed.get(subject.name)),
             )
             for subject, holds in zip(self._subjects, held, strict=True)
         ]
         quarantined, nameless = await self._quarantined(books)
+        others = tuple(sorted(fed.keys() - {each.name for each in self._subjects}))
         evidence = Evidence(
             log=self._log,
             parts=parts,
@@ -172,9 +179,11 @@ class Auditor:
             nameless=nameless,
             missed=missed_ids(books),
             witness=ledger.events if ledger else frozenset(),
+            elsewhere=lambda kind: any(matches(p, kind) for each in others for p in fed[each]),
             until=pack(make_ulid(until_ms, b"\xff" * ENTROPY_BYTES)),
         )
-        return Findings(reckon(evidence), journals, books, depths, ledger, self._unreadable)
+        reckoning = reckon(evidence)
+        return Findings(reckoning, journals, books, depths, ledger, self._unreadable, others)
 
     @property
     def _reading(self) -> LogReader:
@@ -228,6 +237,12 @@ class Auditor:
         found = {match[1] for match in map(_ID_IN_FRAME, frames) if match}
         ids = frozenset(pack(each.decode()) for each in found)
         return ids, max(0, books.quarantined - len(ids))
+
+
+def _since(fed: Mapping[str, int] | None, event_type: str) -> Id:
+    """The first id that must have come: by when the type was bound, where that is known."""
+    bound = [at_ms for pattern, at_ms in (fed or {}).items() if matches(pattern, event_type)]
+    return pack(make_ulid(min(bound), bytes(ENTROPY_BYTES))) if bound else b""
 
 
 def _id_of(headers: Mapping[str, Any], body: bytes) -> Id | None:

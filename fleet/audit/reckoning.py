@@ -2,6 +2,7 @@
 
 emitted   = published + shed + quarantined + missed (+ unaccounted: published nowhere)
 published = done + skipped + expired + failed + waiting + unrouted (+ unaccounted: in no journal)
+            + elsewhere: for services that are not looked at
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Part:
     """What is in its failed queue, by whomever it was put there."""
     holds: bool = False
     """Whether its queues, buckets or workers still have anything."""
+    since: Callable[[str], Id] = lambda _: b""
+    """The id from which on it is fed with a type: what is older need not have come to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Evidence:
     """Ranges that the source could not give again; ends excluded."""
     witness: Collection[Id] = NOBODY
     """What the source itself says it emitted, where it can be asked."""
+    elsewhere: Callable[[str], bool] = lambda _: False
+    """Whether a type is for a service that is none of `parts`."""
     until: Id = b"\xff" * 16
     """The last id that counts: what a running fleet goes on to do is no part of this reckoning."""
 
@@ -124,26 +129,31 @@ class _Reader:
         self._part = part
         self._evidence = evidence
         self._tally = tally
-        self._kinds: dict[str, Kind] = {}
+        self._wants: dict[str, tuple[Kind, Id]] = {}
 
     def standing(self, event: Id, event_type: str | None) -> str | None:
         """What became of the event here; None where it was never meant to come."""
-        kind = self._kind(event_type) if event_type is not None else ""
         outcome = self._part.journal.get(event, "")
         if outcome not in FINAL:
-            outcome = self._without_row(event, kind)
+            outcome = self._without_row(event, event_type)
         if outcome:
             self._tally.add(event, outcome)
         return outcome or None
 
-    def _kind(self, event_type: str) -> Kind:
-        known = self._kinds.get(event_type)
+    def may_hold(self, event_type: str) -> bool:
+        """Whether events of the type that were never meant to come may wait here all the same."""
+        return self._part.holds and bool(self._want(event_type)[0])
+
+    def _want(self, event_type: str) -> tuple[Kind, Id]:
+        known = self._wants.get(event_type)
         if known is None:
-            known = self._kinds[event_type] = self._part.kind(event_type)
+            part = self._part
+            known = self._wants[event_type] = part.kind(event_type), part.since(event_type)
         return known
 
-    def _without_row(self, event: Id, kind: Kind) -> str:
+    def _without_row(self, event: Id, event_type: str | None) -> str:
         part, evidence = self._part, self._evidence
+        kind, since = self._want(event_type) if event_type is not None else ("", b"")
         if event in part.failed:
             return "failed"
         if not kind:
@@ -152,6 +162,8 @@ class _Reader:
             return "unrouted"
         if event in evidence.shed:
             return "shed"
+        if event < since:
+            return ""
         return "waiting" if part.holds else self._drained(kind)
 
     def _drained(self, kind: Kind) -> str:
@@ -171,12 +183,21 @@ def _place(event: Id, evidence: Evidence, parts: Sequence[_Reader]) -> tuple[Roa
     if event in evidence.shed:
         return "shed", None
     if event_type is not None:
-        return "published", "unrouted" if event in evidence.unrouted else "unaccounted"
+        return "published", _unclaimed(event, event_type, evidence, parts)
     if event in evidence.quarantined:
         return "quarantined", None
     if any(after < event < before for after, before in evidence.missed):
         return "missed", None
     return "unaccounted", None
+
+
+def _unclaimed(event: Id, event_type: str, evidence: Evidence, parts: Sequence[_Reader]) -> str:
+    """What became of a published event that no service was meant to have."""
+    if event in evidence.unrouted:
+        return "unrouted"
+    if evidence.elsewhere(event_type):
+        return "elsewhere"
+    return "waiting" if any(part.may_hold(event_type) for part in parts) else "unaccounted"
 
 
 def _universe(evidence: Evidence) -> Iterator[Id]:

@@ -24,7 +24,10 @@ def _accounted(findings: Findings) -> str:
         return f"{_count(missing, 'event is', 'events are')} unaccounted for"
     if not reckoning.emitted:
         return "There is no event to account for"
-    return "Every event is accounted for" + (f" ({waiting:,} still waiting)" if waiting else "")
+    asides = [f"{waiting:,} still waiting"] if waiting else []
+    if elsewhere := reckoning.fleet.counts["elsewhere"]:
+        asides.append(f"{elsewhere:,} for {', '.join(findings.others)}, not looked at")
+    return "Every event is accounted for" + (f" ({'; '.join(asides)})" if asides else "")
 
 
 def _doubled(times: int) -> str:

@@ -117,6 +117,7 @@ def report(findings: Findings) -> dict[str, Any]:
         "emitted": reckoning.emitted,
         **{road: reckoning.roads[road] for road in ROADS[:-1]},
         **_tally(reckoning.fleet),
+        "elsewhere": reckoning.fleet.counts["elsewhere"],
         "unaccounted": [unpack(event) for event in reckoning.unaccounted],
         "unreadable": findings.unreadable,
         "doubled": findings.doubled,

@@ -11,13 +11,18 @@ from fleet.store.api import Tx
 def record(
     tx: Tx, service: str, patterns: Iterable[str], now_ms: int, *, partitions: int | None = None
 ) -> None:
-    """Remember exactly these patterns for the service, and how many lanes it has, if any."""
+    """Remember exactly these patterns for the service, and how many lanes it has, if any.
+
+    What was remembered already keeps its time: since then the service is fed with it.
+    """
+    rows = tx.query("SELECT pattern, at_ms FROM bindings WHERE service = ?", (service,))
+    since = {pattern: int(at_ms) for pattern, at_ms in rows}
     tx.execute("DELETE FROM bindings WHERE service = ?", (service,))
     # The empty pattern tells "applied, nothing bound" from "never applied".
     noted = {"", *patterns, *([f"{_LANES}{partitions}"] if partitions else [])}
     tx.bulk(
         ("service", "pattern", "at_ms"),
-        [(service, pattern, now_ms) for pattern in sorted(noted)],
+        [(service, pattern, since.get(pattern, now_ms)) for pattern in sorted(noted)],
         "INSERT INTO bindings (service, pattern, at_ms) SELECT service, pattern, at_ms FROM rows",
     )
 
@@ -27,6 +32,16 @@ def of(tx: Tx, service: str) -> frozenset[str] | None:
     rows = tx.query("SELECT pattern FROM bindings WHERE service = ?", (service,))
     patterns = (pattern for (pattern,) in rows if pattern and not pattern.startswith(_LANES))
     return frozenset(patterns) if rows else None
+
+
+def fed(tx: Tx) -> dict[str, dict[str, int]]:
+    """Of each service whose topology was applied: its patterns, and since when (ms) they hold."""
+    found: dict[str, dict[str, int]] = {}
+    for service, pattern, at_ms in tx.query("SELECT service, pattern, at_ms FROM bindings"):
+        patterns = found.setdefault(service, {})
+        if pattern and not pattern.startswith(_LANES):
+            patterns[pattern] = int(at_ms)
+    return found
 
 
 def services(tx: Tx) -> list[str]:

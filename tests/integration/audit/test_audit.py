@@ -113,6 +113,21 @@ async def test_a_second_message_of_an_event_counts_once(
     assert found.is_clean
 
 
+async def test_a_service_that_came_later_is_not_blamed(
+    amqp_url: str, store: Store, publisher: ConfirmedPublisher
+):
+    """Two services, one bound after an event: either is audited alone, and neither has lost it."""
+    await publish(publisher, 1, "wallet.low_balance")
+    await store.commit([row(1, "done")])
+    later = ServiceLayout("later", ("wallet.*",), buckets=2)
+    await lay_out(plan([LAYOUT, later]), amqp_url, store)
+    both = [SUBJECT, Subject(later, journaled)]  # type: ignore[arg-type]  # as above
+    for subjects, counts in ((both, {"done": 1}), (both[1:], {"elsewhere": 1})):
+        async with Auditor(amqp_url, store, subjects) as auditor:
+            found = await auditor.look()
+        assert (found.reckoning.fleet.counts, found.is_clean) == (counts, True)
+
+
 async def test_a_lost_event_is_named(amqp_url: str, store: Store, publisher: ConfirmedPublisher):
     """Acked by somebody without a journal row, and all queues empty: unaccounted, by its id."""
     await publish(publisher, 1, "wallet.low_balance")

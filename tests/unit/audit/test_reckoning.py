@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fleet.audit.ids import Id
 from fleet.audit.reckoning import Evidence, Kind, Part, Tally, reckon
 
-CLASSES = ("done", "skipped", "expired", "failed", "waiting", "unrouted")
+CLASSES = ("done", "skipped", "expired", "failed", "waiting", "unrouted", "elsewhere")
 ROADS = ("published", "shed", "quarantined", "missed", "unaccounted")
 TYPES = ("market.tick", "order.requested", "job.failed")
 
@@ -33,12 +33,15 @@ kinds = st.fixed_dictionaries(
 )
 outcomes = st.sampled_from(["done", "skipped", "expired", "failed", ""])
 parts = st.builds(
-    lambda name, kinds, journal, failed, holds: Part(name, takes(**kinds), journal, failed, holds),
+    lambda name, kinds, journal, failed, holds, since: Part(
+        name, takes(**kinds), journal, failed, holds, lambda _: since
+    ),
     name=st.sampled_from("abc"),
     kinds=kinds,
     journal=st.dictionaries(ids, outcomes, max_size=6),
     failed=sets,
     holds=st.booleans(),
+    since=ids,
 )
 evidences = st.builds(
     Evidence,
@@ -50,6 +53,7 @@ evidences = st.builds(
     nameless=st.integers(0, 3),
     missed=st.lists(st.tuples(ids, ids), max_size=2),
     witness=sets,
+    elsewhere=st.sampled_from(TYPES).map(lambda one: lambda event_type: event_type == one),
     until=ids,
 )
 
@@ -144,6 +148,32 @@ def test_what_nobody_wants_must_lie_with_the_unrouted():
     assert reckon(Evidence(log, [Part("a", AGENT, {})])).unaccounted == [event(1)]
     roads, fleet = one(Evidence(log, [Part("a", AGENT, {})], unrouted={event(1)}))
     assert (roads, fleet.counts) == ({"published": 1}, {"unrouted": 1})
+
+
+def test_what_is_for_a_service_that_is_not_looked_at_is_elsewhere():
+    """Its books are not open: the event is published, and neither done nor lost."""
+    log = {event(1): "job.failed"}
+    here = Part("a", AGENT, {})
+    result = reckon(Evidence(log, [here], elsewhere=lambda each: each == "job.failed"))
+    assert (result.unaccounted, result.fleet.counts) == ([], {"elsewhere": 1})
+    assert result.services["a"].published == 0
+
+
+def test_a_new_service_answers_for_what_came_since_it_was_bound():
+    """An older event is the other services'; where it was nobody's, it is still missed."""
+    log = {event(1): "market.tick", event(2): "market.tick"}
+    new = Part("new", AGENT, {event(2): "done"}, since=lambda _: event(2))
+    old = Part("old", AGENT, {event(1): "done", event(2): "done"})
+    assert reckon(Evidence(log, [old, new])).unaccounted == []
+    assert reckon(Evidence(log, [new])).unaccounted == [event(1)]
+    lost = Part("new", AGENT, {}, since=lambda _: event(2))
+    assert reckon(Evidence(log, [old, lost])).unaccounted == [event(2)]
+
+
+def test_an_old_event_may_wait_with_a_new_service():
+    """It was sent there out of the unrouted: until the queues are empty it is not missed."""
+    new = Part("new", AGENT, {}, holds=True, since=lambda _: event(2))
+    assert reckon(Evidence(TICK, [new])).fleet.counts == {"waiting": 1}
 
 
 def test_what_the_broker_parked_itself_is_failed():

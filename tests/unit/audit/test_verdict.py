@@ -12,14 +12,16 @@ from fleet.audit.reckoning import Reckoning, Tally
 from fleet.audit.verdict import verdict
 
 
-def found(*, done: int = 0, waiting: int = 0, lost: int = 0, doubled: int = 0, odd: int = 0):
+def found(
+    *, done: int = 0, waiting: int = 0, lost: int = 0, doubled: int = 0, odd: int = 0, away: int = 0
+):
     """What an audit found, in numbers."""
-    tally = Tally(Counter(done=done, waiting=waiting))
+    tally = Tally(Counter(done=done, waiting=waiting, elsewhere=away))
     reckoning = Reckoning(Counter(published=done + waiting), tally)
     reckoning.unaccounted = [bytes(16)] * lost
     reckoning.roads["unaccounted"] = lost
     books = Books(frozenset(), (), 0, {}, {}, doubled)
-    return Findings(reckoning, {}, books, {}, None, odd)
+    return Findings(reckoning, {}, books, {}, None, odd, ("mailer", "risk"))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,14 @@ def found(*, done: int = 0, waiting: int = 0, lost: int = 0, doubled: int = 0, o
         (
             found(done=9, waiting=1_200),
             "Every event is accounted for (1,200 still waiting); nothing was done twice.",
+            True,
+        ),
+        (
+            found(done=9, waiting=1, away=1_500),
+            (
+                "Every event is accounted for (1 still waiting; 1,500 for mailer, risk,"
+                " not looked at); nothing was done twice."
+            ),
             True,
         ),
         (found(), "There is no event to account for; nothing was done twice.", True),

@@ -101,6 +101,9 @@ async def test_bindings_are_replaced(store: Store) -> None:
     await store.run(lambda tx: bindings.record(tx, "svc", ["a.*", "b.#"], 0))
     await store.run(lambda tx: bindings.record(tx, "svc", ["b.#", "b.#"], 1))
     assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset({"b.#"})
+    await store.run(lambda tx: bindings.record(tx, "svc", ["a.*", "b.#"], 2, partitions=4))
+    since = {"a.*": 2, "b.#": 0}
+    assert await store.read(bindings.fed) == {"svc": since}, "what was bound already keeps its time"
     await store.run(lambda tx: bindings.record(tx, "svc", [], 2))
     assert await store.read(lambda tx: bindings.of(tx, "svc")) == frozenset()
 
