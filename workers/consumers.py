@@ -49,6 +49,7 @@ class Consumers:
         self._changed = asyncio.Event()
         self._resuming: set[str] = set()
         self._has_ranks = False
+        self._prefetch = settings.first_prefetch
         self._tasks: list[asyncio.Task[None]] = []
         self.all: dict[str, Subscription] = {}
         self.subscribed = False
@@ -63,6 +64,11 @@ class Consumers:
     def in_hand(self) -> int:
         """How many deliveries are in our hands."""
         return sum(each.in_hand for each in self.all.values())
+
+    @property
+    def prefetch(self) -> int:
+        """How many deliveries of the work queue may be in our hands."""
+        return self._prefetch
 
     @property
     def is_paused(self) -> bool:
@@ -94,6 +100,13 @@ class Consumers:
         """Give up the channel of a queue: what is unsettled comes again, in order."""
         if queue in self.all:
             self.all[queue].restart()
+
+    async def resize(self, prefetch: int) -> None:
+        """Have at most `prefetch` deliveries of the work queue in hand from now on."""
+        self._prefetch = prefetch
+        work = self.all.get(names.work_queue(self._layout.name))
+        if work is not None:
+            await work.resize(prefetch)
 
     async def cancel(self) -> None:
         """Take no more deliveries, and subscribe to nothing more."""
@@ -133,7 +146,7 @@ class Consumers:
             self._link,
             queue,
             self._on_delivery,
-            prefetch=settings.lane_prefetch if is_lane else settings.prefetch,
+            prefetch=settings.lane_prefetch if is_lane else self._prefetch,
             is_lane=is_lane,
             priority=priority,
             silence_s=settings.silence_s * (_LANE_PATIENCE if is_lane else 1),

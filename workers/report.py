@@ -23,14 +23,11 @@ POSTPONED: Final = "postponed"
 class Report:
     """How a worker does now, and what each of its handlers did over half a minute."""
 
-    def __init__(
-        self, tally: Tally, consumers: Consumers, holds: Holds, health: Health, prefetch: int
-    ) -> None:
+    def __init__(self, tally: Tally, consumers: Consumers, holds: Holds, health: Health) -> None:
         self._tally = tally
         self._consumers = consumers
         self._holds = holds
         self._health = health
-        self._prefetch = prefetch
         self._looks: deque[_Look] = deque(maxlen=round(SPAN_S / BEAT_S) + 1)
         self._looks.append(_look(tally))
 
@@ -53,7 +50,7 @@ class Report:
             failed=totals[FAILED],
             retried=totals[RETRIED],
             in_hand=self._consumers.in_hand,
-            prefetch=self._prefetch,
+            prefetch=self._consumers.prefetch,
             window_s=round(span_s, 1),
             rate=round(ended / span_s, 2),
             lag_s=_oldest(self._tally.ages.bounds, _minus(new.ages, old.ages)),

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from fleet.core.events import MAX_BYTES
 from fleet.settings import AmqpSettings, SigningSettings
+
+AUTO_AHEAD_S: Final = 0.25
+"""With PREFETCH=auto: so much work is in hand beside what runs."""
+AUTO_MOST: Final = 400
+
+
+def least_prefetch(concurrency: int) -> int:
+    """What PREFETCH=auto begins with, and never goes below: one that runs, one that waits."""
+    return min(2 * concurrency, 65_535)
 
 
 def _name() -> str:
@@ -24,8 +34,8 @@ class WorkerSettings(AmqpSettings, SigningSettings):
 
     worker_name: str = Field(default_factory=_name, pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")
     """Unique among live workers: it tells who holds an effect or owns a lane."""
-    prefetch: int = Field(default=400, ge=1, le=65_535)
-    """Deliveries of the work queue that may be in our hands."""
+    prefetch: Annotated[int, Field(ge=1, le=65_535)] | Literal["auto"] = "auto"
+    """Deliveries of the work queue that may be in our hands; auto: by how long handlers take."""
     lane_prefetch: int = Field(default=200, ge=1, le=65_535)
     """Deliveries of each lane that may be in our hands."""
     concurrency: int = Field(default=10, ge=1, le=10_000)
@@ -44,3 +54,8 @@ class WorkerSettings(AmqpSettings, SigningSettings):
     """How long the store may be away before a person is told."""
     grace_s: float = Field(default=25.0, gt=0)
     """Seconds that a stop request leaves for what is in flight."""
+
+    @property
+    def first_prefetch(self) -> int:
+        """The prefetch that a worker begins with."""
+        return least_prefetch(self.concurrency) if self.prefetch == "auto" else self.prefetch

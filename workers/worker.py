@@ -38,6 +38,7 @@ from workers.roads import Roads
 from workers.settings import WorkerSettings
 from workers.settle import Settler
 from workers.tally import Tally
+from workers.tuning import Tuning
 from workers.vitals import Vitals
 from workers.watch import Watch, bounds
 
@@ -135,7 +136,7 @@ class Worker:
         )
         limits = bounds(settings, store_folder)
         self._watch = Watch(limits, service.name, store, self._publish)
-        report = Report(self._tally, self._consumers, self._holds, self.health, settings.prefetch)
+        report = Report(self._tally, self._consumers, self._holds, self.health)
         self._pulse = Pulse(
             loops=self._loops,
             store=store,
@@ -146,6 +147,7 @@ class Worker:
             obey=self._consumers.obey,
             publish=self._publish,
         )
+        self._tuning = Tuning(service, self._tally, self._consumers, settings.concurrency)
         self._halting = Halting(
             service.name, self.name, settings.halt_after, self._holds, self._pulse.wake
         )
@@ -180,6 +182,8 @@ class Worker:
             self._consumers.start()
             self._loops.start(self._vitals.watch())
             self._loops.start(self._watch.run())
+            if self._settings.prefetch == "auto":
+                self._loops.start(self._tuning.run())
             try:
                 log.info("worker ready")
                 await self._until(stop)

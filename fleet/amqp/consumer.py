@@ -64,6 +64,7 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self._intake: _Intake | None = None
         self._draining = False
+        self._changing = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._delivered = 0
@@ -106,7 +107,8 @@ class Subscription:
     async def cancel(self) -> None:
         """Take no more deliveries; those in our hands can still be settled."""
         self._draining = True
-        await self._cancel()
+        async with self._changing:
+            await self._cancel()
 
     @property
     def is_paused(self) -> bool:
@@ -122,32 +124,62 @@ class Subscription:
         self._wanted.clear()
         if self.origin.is_lane:
             self.restart()
-        else:
+            return
+        async with self._changing:
             await self._cancel()
 
     async def resume(self) -> None:
         """Take deliveries again after a pause."""
-        intake, is_new = self._intake, not self._wanted.is_set()
+        is_new = not self._wanted.is_set()
         self._wanted.set()
         if is_new:
             self._stood_at = time.monotonic()
-        if not is_new or intake is None or not intake.cancelled:
-            return
+        async with self._changing:
+            intake = self._intake
+            if is_new and intake is not None and intake.cancelled:
+                await self._renew(intake)
+
+    async def resize(self, prefetch: int) -> None:
+        """Have at most `prefetch` in hand from now on; what is there stays until it is settled.
+
+        The broker gives a limit to new consumers only (3.10 to 4.3, measured), so another follows
+        on the same channel, and then the one before is cancelled. In a lane that would hand the
+        lane on; there the limit is the next consumer's.
+        """
+        self.prefetch = prefetch
+        async with self._changing:
+            intake = self._intake
+            if intake is None or self.origin.is_lane or not self.is_consuming:
+                return
+            before = intake.tag
+            if await self._renew(intake):
+                await self._give_up(intake, before)
+
+    async def _renew(self, intake: _Intake) -> bool:
+        """Consume anew on the channel, if that is still wanted; whether it was done."""
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
+                await intake.channel.basic_qos(prefetch_count=self.prefetch)
+                if self._draining or self.is_paused:
+                    return False
                 await intake.consume(self._arguments)
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.restart()
+            return False
+        return True
 
     async def _cancel(self) -> None:
         intake = self._intake
         if intake is None or intake.cancelled or intake.ended.is_set():
             return
         intake.cancelled, intake.stands = True, False
+        await self._give_up(intake, intake.tag)
+
+    async def _give_up(self, intake: _Intake, tag: str) -> None:
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
-                await intake.channel.basic_cancel(intake.tag)
+                await intake.channel.basic_cancel(tag)
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.restart()

@@ -65,7 +65,7 @@ def _case(handlers: str, queue_type: QueueType, *, canaries: bool) -> Case:
         management_url=topology.management_url,
         store_url=load(StoreSettings).url,
         longest_s={each.layout().name: _longest(each) for each in services},
-        prefetch=worker.prefetch,
+        prefetch=worker.first_prefetch,
         concurrency=worker.concurrency,
         # Who has no agent of the platform has nothing to ask there.
         venue_url=agent.api_url if agent.agent_id else "",
