@@ -118,6 +118,7 @@ def _platform(settings: AgentSettings, place: Place) -> Venue:
         settings.key(),
         timeout_s=settings.api_timeout_s,
         endpoint=settings.order_endpoint,
+        tls=settings.tls(),
     )
 
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from fleet.settings import PlatformSettings, is_address, load
+from fleet.settings import PlatformSettings, check_safe, is_address, load
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -59,12 +59,13 @@ class AgentSettings(PlatformSettings):
 
     @field_validator("api_url")
     @classmethod
-    def _is_address(cls, value: str) -> str:
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
         if not is_address(value, frozenset({"http", "https"})):
             raise ValueError("write the platform's address, https://host")
         parts = urlsplit(value)
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("write an address without credentials, '?' and '#'")
+        check_safe(value, insecure=info.data.get("insecure", False))
         return value.rstrip("/")
 
 

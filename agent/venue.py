@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Mapping
 from decimal import Decimal
@@ -81,8 +82,10 @@ class Venue:
         *,
         timeout_s: float = 8.0,
         endpoint: Endpoint = "open",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
+        self._tls = tls
         self._endpoint = endpoint
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._headers = {
@@ -100,6 +103,7 @@ class Venue:
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            connector=aiohttp.TCPConnector(ssl=self._tls or True),
         )
         return self
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +18,8 @@ from fleet.core.signature import Key, Keys
 
 KEY_PREFIX: Final = "pf_live_"
 KEY_FILE_BYTES: Final = 4096
+TLS_FILES: Final = ("cafile", "certfile", "keyfile")
+NEAR: Final = frozenset({"localhost", "::1"})
 AMQP_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
 _KEY = re.compile(r"pf_live_[A-Za-z0-9_.\-]+\Z")
 _AGENT = re.compile(r"[A-Za-z0-9_.\-]{1,128}\Z")
@@ -26,7 +30,10 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class AmqpSettings(BaseSettings):
-    """Where the broker is. Each address of `amqp_url` that lacks a password has been given it."""
+    """Where the broker is.
+
+    Each address of `amqp_url` that lacks a password has been given it, and the files of TLS.
+    """
 
     model_config = SettingsConfigDict(
         extra="ignore", populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
@@ -35,6 +42,9 @@ class AmqpSettings(BaseSettings):
     amqp_url_file: Path | None = Field(default=None, validation_alias="AMQP_URL_FILE")
     amqp_password: SecretStr = Field(default=SecretStr(""), validation_alias="AMQP_PASSWORD")
     amqp_password_file: Path | None = Field(default=None, validation_alias="AMQP_PASSWORD_FILE")
+    amqp_ca_file: Path | None = Field(default=None, validation_alias="AMQP_CA_FILE")
+    amqp_cert_file: Path | None = Field(default=None, validation_alias="AMQP_CERT_FILE")
+    amqp_key_file: Path | None = Field(default=None, validation_alias="AMQP_KEY_FILE")
     amqp_url: str = Field(
         default="", validation_alias="AMQP_URL", validate_default=True, repr=False
     )
@@ -48,7 +58,14 @@ class AmqpSettings(BaseSettings):
         password = told["amqp_password"].get_secret_value() or read_secret(
             "AMQP_PASSWORD_FILE", told.get("amqp_password_file")
         )
-        return ",".join(_with_password(each, password) for each in addresses(url))
+        files = {name: told.get(f"amqp_{name[:-4]}_file") for name in TLS_FILES}
+        tls = {name: str(path) for name, path in files.items() if path not in (None, Path())}
+        return ",".join(with_files(_with_password(each, password), tls) for each in addresses(url))
+
+    @field_validator("amqp_ca_file", "amqp_cert_file", "amqp_key_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        return _readable(path)
 
 
 class SigningSettings(BaseSettings):
@@ -89,6 +106,21 @@ class PlatformSettings(BaseSettings):
     agent_id: str = Field(default="", validation_alias="PF_AGENT_ID")
     agent_key: SecretStr = Field(default=SecretStr(""), validation_alias="PF_AGENT_KEY")
     agent_key_file: Path | None = Field(default=None, validation_alias="PF_AGENT_KEY_FILE")
+    ca_file: Path | None = Field(default=None, validation_alias="PF_CA_FILE")
+    insecure: bool = Field(default=False, validation_alias="PF_INSECURE")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        return _readable(path)
+
+    def tls(self) -> ssl.SSLContext:
+        """What the platform's certificate is verified with. Raises SettingsError."""
+        try:
+            named = self.ca_file if self.ca_file not in (None, Path()) else None
+            return ssl.create_default_context(cafile=named)
+        except (OSError, ValueError):
+            raise SettingsError("PF_CA_FILE has no certificates; name a PEM file.") from None
 
     def agent(self) -> str:
         """The agent's id. Raises SettingsError where it is none."""
@@ -117,6 +149,16 @@ class PlatformSettings(BaseSettings):
         return key
 
 
+def _readable(path: Path | None) -> Path | None:
+    if path is None or path == Path():  # an empty variable is no file
+        return None
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
+
+
 def _key(name: str, text: str) -> Key:
     try:
         return Key.read(text)
@@ -138,6 +180,35 @@ def load(kind: type[Settings]) -> Settings:
             raise SettingsError(f"{name} is missing; set it.") from None
         reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{name} is wrong: {reason}.") from None
+
+
+def check_safe(url: str, *, insecure: bool) -> None:
+    """Raise ValueError for an address that would carry the key openly over a network.
+
+    Plain is fine on this machine and to a name without a dot: that of a private network.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    is_near = host in NEAR or host.startswith("127.") or not ({".", ":"} & set(host))
+    if parts.scheme in ("http", "ws") and not (insecure or is_near):
+        raise ValueError(
+            f"{parts.scheme}:// sends the agent's key openly; write {parts.scheme}s://, or set"
+            " PF_INSECURE=1 where the network is your own"
+        )
+
+
+def with_files(url: str, files: Mapping[str, str]) -> str:
+    """An AMQP address with the files of TLS that it does not name itself.
+
+    Raises ValueError where they are for an address that is not encrypted.
+    """
+    if not files:
+        return url
+    if not url.lower().startswith("amqps:"):
+        raise ValueError("AMQP_CA_FILE, AMQP_CERT_FILE and AMQP_KEY_FILE are for amqps:// only")
+    known = dict(parse_qsl(urlsplit(url).query))
+    more = urlencode({name: path for name, path in files.items() if name not in known})
+    return f"{url}{'&' if '?' in url else '?'}{more}" if more else url
 
 
 def is_address(text: str, schemes: frozenset[str]) -> bool:

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from fleet.core.events import MAX_BYTES
-from fleet.settings import AmqpSettings, PlatformSettings, SigningSettings, is_address, load
+from fleet.settings import (
+    AmqpSettings,
+    PlatformSettings,
+    SigningSettings,
+    check_safe,
+    is_address,
+    load,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,18 @@ class BridgeSettings(PlatformSettings, AmqpSettings, SigningSettings):
 
     @field_validator("stream_url")
     @classmethod
-    def _is_websocket(cls, value: str) -> str:
+    def _is_websocket(cls, value: str, info: ValidationInfo) -> str:
         if not is_address(value, frozenset({"ws", "wss"})):
             raise ValueError("write a WebSocket address, wss://host/path")
+        check_safe(value, insecure=info.data.get("insecure", False))
         return value
 
     @field_validator("api_url")
     @classmethod
-    def _is_address(cls, value: str) -> str:
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
         if value and not is_address(value, frozenset({"http", "https"})):
             raise ValueError("write the platform's address, https://host")
+        check_safe(value, insecure=info.data.get("insecure", False))
         return value.rstrip("/")
 
     def prices_url(self) -> str:

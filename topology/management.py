@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ class Survey:
 def management_url(amqp_url: str, given: str | None) -> str | None:
     """Where the management API is: as given, else on the usual port beside the usual AMQP port.
 
-    With the AMQP user where none is given. None where only a guess would be left. Raises
-    BrokerError where an address is none.
+    With the AMQP user where none is given, and with the CA that the AMQP address names. None where
+    only a guess would be left. Raises BrokerError where an address is none.
     """
     amqp = parse(amqp_url)
     usual, scheme, port = _USUAL[amqp.scheme]
@@ -75,6 +76,8 @@ def management_url(amqp_url: str, given: str | None) -> str | None:
         return None
     if url.user is None:
         url = url.with_user(amqp.user or "guest").with_password(amqp.password or "guest")
+    if url.scheme == "https" and "cafile" in amqp.query:
+        url = url.update_query(cafile=amqp.query["cafile"])
     return str(url)
 
 
@@ -150,8 +153,22 @@ async def _session(url: str, timeout_s: float) -> AsyncIterator[tuple[aiohttp.Cl
     secret = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
     headers = {"Authorization": f"Basic {secret}"}
     timeout = aiohttp.ClientTimeout(total=timeout_s)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        yield session, address.with_user(None)
+    connector = aiohttp.TCPConnector(ssl=_tls(address))
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=timeout, connector=connector
+    ) as session:
+        yield session, address.with_user(None).with_query(None)
+
+
+def _tls(address: URL) -> ssl.SSLContext | bool:
+    """What the certificate is verified with: the CA that the address names, or the machine's."""
+    named = address.query.get("cafile")
+    if named is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=named)
+    except OSError:
+        raise BrokerError("AMQP_CA_FILE has no certificates; name a PEM file.") from None
 
 
 async def _get(
@@ -178,6 +195,11 @@ async def _call(
             found = await answer.json() if method == "GET" else None
             return found, answer.headers.get("Date", "")
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            raise BrokerError(
+                f"{where} shows a certificate that is not good; name its CA in AMQP_CA_FILE, and"
+                " the host as the certificate does."
+            ) from None
         trouble = "does not answer in time" if isinstance(error, TimeoutError) else "is not there"
         raise BrokerError(f"{where} {trouble}; enable it or correct MANAGEMENT_URL.") from None
 

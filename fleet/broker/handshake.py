@@ -6,7 +6,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pamqp import commands, exceptions, frame
 from pamqp.header import ProtocolHeader
@@ -58,11 +58,14 @@ WANTED = "write it as amqp://user:password@host:5672/vhost."
 def _tls(parts: SplitResult) -> ssl.SSLContext | None:
     if parts.scheme != "amqps":
         return None
-    files = parse_qs(parts.query).get("cafile", [None])
+    named = dict(parse_qsl(parts.query))
     try:
-        return ssl.create_default_context(cafile=files[0])
+        tls = ssl.create_default_context(cafile=named.get("cafile"))
+        if "certfile" in named:
+            tls.load_cert_chain(named["certfile"], named.get("keyfile"))
     except OSError:
         raise BrokerError("The cafile in AMQP_URL cannot be read: name a PEM file.") from None
+    return tls
 
 
 def check(url: str, timeout: float = 10.0) -> str:

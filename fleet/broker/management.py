@@ -27,7 +27,7 @@ class Management:
         self._parts = urlsplit(url)
         self._at = self._parts.netloc.rpartition("@")[2]
         at = Address.parse(amqp_url)
-        self._user, password = at.user, at.password
+        self._user, password, self._tls = at.user, at.password, at.tls
         if self._parts.username:
             self._user = unquote(self._parts.username)
             password = unquote(self._parts.password or "")
@@ -72,8 +72,11 @@ class Management:
 
     def _exchange(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:
         secure = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._at, timeout=self._timeout)
+        connection = (
+            http.client.HTTPSConnection(self._at, timeout=self._timeout, context=self._tls)
+            if secure
+            else http.client.HTTPConnection(self._at, timeout=self._timeout)
+        )
         base = self._parts.path.rstrip("/")
         try:
             connection.request(method, f"{base}/api/{path}", body, self._headers)

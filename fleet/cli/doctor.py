@@ -69,6 +69,7 @@ def _case(handlers: str, queue_type: QueueType, *, canaries: bool) -> Case:
         concurrency=worker.concurrency,
         # Who has no agent of the platform has nothing to ask there.
         venue_url=agent.api_url if agent.agent_id else "",
+        venue_tls=agent.tls(),
         keys=worker.keys(),
         canaries=canaries,
     )

@@ -61,6 +61,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         agent,
         topics=settings.topic_list(),
         silence_s=settings.silence_s,
+        tls=settings.tls(),
     )
     schedules = built_in(settings.health_s, settings.reconcile_s)
     path = settings.schedules
@@ -95,6 +96,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
                     agent=agent,
                     key=key,
                     every_s=settings.fill_s,
+                    tls=settings.tls(),
                 )
             )
         bridge = Bridge(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from yarl import URL
+
 from fleet.doctor.finding import Finding, worst_or
 from topology.management import Found
 
@@ -17,6 +19,7 @@ CONSUMER_TIMEOUT_S: Final = 1_800.0
 """The broker's default, which no client can ask for."""
 SCARCE: Final = 2
 """So many times the limit at which the broker stops should be free."""
+NEAR: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _BENT: Final = ("message-ttl", "max-length", "max-length-bytes", "delivery-limit", "expires")
 
 
@@ -98,6 +101,20 @@ def deadline(
         return Finding("timeout", "warn", text, "Lower PREFETCH or raise CONCURRENCY.")
     text = f"Handlers of {service} end long before the broker's {limit_s:g} s."
     return Finding("timeout", "ok", text)
+
+
+def encryption(address: URL) -> Finding | None:
+    """What is wrong with how we speak to the broker; None where nothing is."""
+    if address.scheme == "amqps" and address.query.get("no_verify_ssl", "0") == "0":
+        text = "What goes to the broker is encrypted, and its certificate is verified."
+        return Finding("tls", "ok", text)
+    if address.scheme == "amqps":
+        text = "The broker's certificate is not verified: anybody could be it."
+        return Finding("tls", "warn", text, "Take no_verify_ssl out of AMQP_URL; set AMQP_CA_FILE.")
+    if address.host in NEAR or "." not in (address.host or ""):
+        return None
+    text = "What goes to the broker, its password too, is not encrypted."
+    return Finding("tls", "warn", text, "Write amqps:// in AMQP_URL, and AMQP_CA_FILE.")
 
 
 def user(name: str, tags: str, *, is_near: bool) -> Finding:

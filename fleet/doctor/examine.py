@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,7 +31,6 @@ from topology.model import Plan
 
 SHOWN: Final = 3
 VENUE_S: Final = 5.0
-NEAR: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOOK: Final = "Set MANAGEMENT_URL, to an API that this user may ask."
 
 
@@ -48,6 +48,8 @@ class Case:
     concurrency: int
     venue_url: str = ""
     """Where the venue is; "": it is not asked for the time."""
+    venue_tls: ssl.SSLContext | None = None
+    """What its certificate is verified with."""
     keys: Keys | None = None
     """What canaries are signed with."""
     canaries: bool = True
@@ -98,12 +100,14 @@ async def _broker(case: Case, state: State, seen: Survey | None) -> AsyncIterato
         return
     async with open_looks(case.amqp_url) as looks:
         yield broker.version(*looks.broker)
+    if finding := broker.encryption(parse(case.amqp_url)):
+        yield finding
     async for each in _guarded("layout", _layout(case, watched=seen is not None)):
         yield each
     timeouts: dict[str, float] = {}
     if seen is not None:
         address = parse(case.amqp_url)
-        yield broker.user(address.user or "guest", seen.tags, is_near=address.host in NEAR)
+        yield broker.user(address.user or "guest", seen.tags, is_near=address.host in broker.NEAR)
         for finding in (*_nodes(seen), *broker.policies(seen.queues), *_skew(seen)):
             yield finding
         timeouts = broker.consumer_timeouts(seen.queues)
@@ -162,6 +166,9 @@ async def _written(case: Case, store: Store) -> AsyncIterator[Finding]:
         return
     begun = time.time()
     settings, now_s = await store.read(storing.ask_server)
+    if await store.read(storing.is_open):
+        text = "What goes to PostgreSQL is not encrypted."
+        yield Finding("tls", "warn", text, "Add sslmode=verify-full to STORE_URL.")
     for each in storing.server(settings, now_s, (begun + time.time()) / 2):
         yield each
 
@@ -173,7 +180,9 @@ async def _venue(case: Case) -> AsyncIterator[Finding]:
         timeout = aiohttp.ClientTimeout(total=VENUE_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.head(case.venue_url, allow_redirects=False) as answer,
+            session.head(
+                case.venue_url, allow_redirects=False, ssl=case.venue_tls or True
+            ) as answer,
         ):
             theirs = clocks.date_s(answer.headers.get("Date", ""))
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):

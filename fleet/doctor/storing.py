@@ -58,6 +58,16 @@ def disk(folder: Path) -> Iterator[Finding]:
         yield Finding("disk", "warn", text, "End what has been reading the store for long.")
 
 
+def is_open(tx: Tx) -> bool:
+    """Whether what goes to PostgreSQL crosses a network unencrypted."""
+    rows = tx.query(
+        "SELECT 1 FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND NOT ssl"
+        " AND inet_server_addr() IS NOT NULL AND NOT inet_client_addr() <<= inet '127.0.0.0/8'"
+        " AND inet_client_addr() <> inet '::1'"
+    )
+    return bool(rows)
+
+
 def ask_server(tx: Tx) -> tuple[dict[str, str], float]:
     """PostgreSQL's settings that decide what a crash costs, and its clock."""
     marks = ", ".join("?" * len(ASKED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -94,6 +95,7 @@ class PriceFill:
         agent: str,
         key: str,
         every_s: float,
+        tls: ssl.SSLContext | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._own = own
@@ -103,6 +105,7 @@ class PriceFill:
         self._headers = {"Authorization": f"Bearer {key}", "X-Agent-Id": agent}
         self._every_s = every_s
         self._now_ms = now_ms
+        self._tls = tls
         self._gap = False
 
     def gap(self) -> None:
@@ -113,7 +116,10 @@ class PriceFill:
         """Look again and again, for ever."""
         timeout = aiohttp.ClientTimeout(total=min(self._every_s, 10.0))
         async with aiohttp.ClientSession(
-            timeout=timeout, headers=self._headers, cookie_jar=aiohttp.DummyCookieJar()
+            timeout=timeout,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(ssl=self._tls or True),
         ) as session:
             while True:
                 await self._due()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -63,7 +64,9 @@ class StreamSource:
         first_delay_s: float = 1.0,
         max_delay_s: float = 60.0,
         max_frame: int = 4 << 20,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}", "X-Agent-Id": agent_id}
         self._agent_id = agent_id
@@ -139,6 +142,7 @@ class StreamSource:
     async def _subscribed(self, after: str) -> AsyncGenerator[ClientConnection, None]:
         async with connect(
             self._url,
+            ssl=(self._tls or True) if self._url.startswith("wss:") else None,
             additional_headers=self._headers,
             compression=None,
             proxy=None,
