@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from fleet.core.errors import OperatorError
+from fleet.core.errors import OperatorError, StateError
 
 COMMANDS = {
     "audit": "Reckon every event: published, handled, waiting, lost.",
@@ -86,6 +86,9 @@ def main() -> None:
         fleet()
     except OperatorError as error:
         click.echo(f"fleet: {error}", err=True)
+        sys.exit(2)
+    except StateError as error:  # time mends it, and a command does not wait for that
+        click.echo(f"fleet: {error} Run it again.", err=True)
         sys.exit(2)
     except OSError as error:
         if error.errno not in _FULL:

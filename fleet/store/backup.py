@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -31,6 +32,10 @@ Row: TypeAlias = Sequence[Any]
 
 class Dump(Protocol):
     """A database as it stood at one moment; others go on writing."""
+
+    def version(self) -> int:
+        """The version of its schema, which may be an older one."""
+        ...
 
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns."""
@@ -98,13 +103,15 @@ _Line: TypeAlias = Head | _Heading | list[Any]
 def write(keeper: Keeper, path: Path, now_ms: int) -> dict[str, int]:
     """Write the store as it is now to `path`, which is whole or is not there; rows by table.
 
-    Raises OSError where that cannot be written.
+    The store stays as it is, also where its schema is an older one: a backup comes before an
+    upgrade. Raises OSError where that cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    # One that nobody else has, two backups at once would be one muddle; and readable by its owner
+    # alone: bodies and orders stand in it.
+    opened, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    part = Path(name)
     try:
-        # Bodies and orders stand in it: for its owner only.
-        opener = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(opener, "wb") as file:
+        with os.fdopen(opened, "wb") as file:
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6) as packed:
                 counted = _write(keeper, packed, now_ms)
             file.flush()
@@ -148,9 +155,9 @@ def restore(keeper: Keeper, path: Path, now_ms: int, *, force: bool) -> dict[str
     return counted
 
 
-def kept() -> list[str]:
-    """The tables that a backup has, by name."""
-    return sorted(schema.tables() - LEFT_OUT)
+def kept(version: int = schema.VERSION) -> list[str]:
+    """The tables that a backup of this schema has, by name."""
+    return sorted(schema.tables(version) - LEFT_OUT)
 
 
 def _write(keeper: Keeper, file: gzip.GzipFile, now_ms: int) -> dict[str, int]:
@@ -162,8 +169,9 @@ def _write(keeper: Keeper, file: gzip.GzipFile, now_ms: int) -> dict[str, int]:
         file.write(data)
 
     with keeper.snapshot() as dump:
-        say([Head(FORMAT, schema.VERSION, now_ms)])
-        for table in kept():
+        version = dump.version()
+        say([Head(FORMAT, version, now_ms)])
+        for table in kept(version):
             columns = dump.columns(table)
             say([_Heading(table, columns)])
             counted[table] = 0

@@ -62,7 +62,7 @@ def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | 
         )
     from fleet.store import sqlite  # noqa: PLC0415 - a fleet on PostgreSQL needs none of it
 
-    return sqlite.SqliteEngine(file)
+    return sqlite.SqliteEngine(file, writes=writes)
 
 
 def _postgresql() -> type[PostgresEngine]:

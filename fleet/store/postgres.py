@@ -165,11 +165,17 @@ class PostgresEngine:
 
     @contextmanager
     def snapshot(self) -> Iterator[PostgresDump]:
-        """The database as it is now, while others go on writing."""
-        dump = PostgresDump(self._connected())
-        dump.begin()
+        """The database as it is now, while others go on writing.
+
+        Raises StoreError where it goes away meanwhile.
+        """
         try:
+            dump = PostgresDump(self._connected())
+            dump.begin()
             yield dump
+        except psycopg.Error as error:
+            reason = self._address.reason(error)
+            raise StoreError(f"The store at {self.place} cannot be read ({reason}).") from error
         finally:
             self._drop()
 

@@ -29,6 +29,11 @@ class PostgresDump:
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on"
         )
 
+    def version(self) -> int:
+        """The version of its schema."""
+        newest = self._connection.execute("SELECT max(version) FROM schema_version").fetchall()
+        return int(newest[0][0])
+
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns."""
         return [name for (name,) in self._connection.execute(_COLUMNS, (table,))]
@@ -54,7 +59,7 @@ def load(
         ):
             for row in rows:
                 copy.write_row(row)
-    except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
+    except psycopg.Error as error:
         said = error.diag.message_primary or type(error).__name__
         raise StoreError(f"The rows of {table} cannot be stored: {said}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from fleet.core.errors import FleetError, StateError, StoreError
 from fleet.core.redact import redact
 from fleet.store.again import OvertakenError
+
+# What it would write to stderr, the error says in one sentence.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -121,7 +121,7 @@ class PostgresTx:
                 return [connection.execute(*command) for command in commands]
         except psycopg.Error as error:
             if connection.closed:
-                self.lost = OvertakenError("The connection to the store was lost; try again.")
+                self.lost = OvertakenError("The connection to the store was lost.")
                 raise self.lost from error
             meant = known(error, self._tables)
             if isinstance(meant, OvertakenError):

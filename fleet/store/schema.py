@@ -167,12 +167,13 @@ def statements(version: int, *, keyed: str, serial: str) -> list[str]:
     """What makes a store of `version` (0: empty) one of `VERSION`."""
     return [
         statement.format(keyed=keyed, serial=serial)
-        for migration in MIGRATIONS[version:]
+        for migration in MIGRATIONS[version:VERSION]
         for statement in migration
     ]
 
 
-def tables() -> frozenset[str]:
-    """The names of all tables."""
-    made = (re.match(r"CREATE TABLE (\w+)", each) for migration in MIGRATIONS for each in migration)
+def tables(version: int = VERSION) -> frozenset[str]:
+    """The names of all tables that a store of `version` has."""
+    steps = MIGRATIONS[:version]
+    made = (re.match(r"CREATE TABLE (\w+)", each) for migration in steps for each in migration)
     return frozenset(found[1] for found in made if found)

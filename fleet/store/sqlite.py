@@ -83,9 +83,12 @@ class SqliteTx:
 
     def pages(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows of one reading statement, at most `size` at a time."""
-        cursor = self._connection.execute(sql)
-        while rows := cursor.fetchmany(size):
-            yield rows
+        try:
+            cursor = self._connection.execute(sql)
+            while rows := cursor.fetchmany(size):
+                yield rows
+        except sqlite3.Error as error:
+            raise _known(error) or error from error
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -129,13 +132,14 @@ class SqliteReader(SqliteTx):
 
 
 class SqliteEngine:
-    """A SQLite file as the owner thread drives it."""
+    """A SQLite file as the owner thread drives it; without `writes` it is left as it is."""
 
     tx: SqliteTx
     reader: SqliteTx
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self._path = path
+        self._writes = writes
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
@@ -225,6 +229,9 @@ class SqliteEngine:
             raise StoreError(f"{self._path} is on a file system without WAL; use a local disk.")
         for pragma in _SETUP:
             self.tx.query(pragma)
+        if not self._writes:
+            self._check(_version(self.tx) if tables else 0)
+            return
         self.begin(alone=True)
         try:
             self._migrate()
@@ -234,17 +241,25 @@ class SqliteEngine:
 
     def _migrate(self) -> None:
         self.tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
-        version = self.tx.query("SELECT coalesce(max(version), 0) FROM schema_version")[0][0]
-        if version > schema.VERSION:
-            raise StoreError(
-                f"The store {self._path} has schema {version}, this fleet knows up to"
-                f" {schema.VERSION}; upgrade the fleet or set STORE_URL to another store."
-            )
+        version = _version(self.tx)
+        self._check(version or schema.VERSION)
         serial = "INTEGER PRIMARY KEY"
         for statement in schema.statements(version, keyed=" WITHOUT ROWID", serial=serial):
             self.tx.execute(statement)
         if version < schema.VERSION:
             self.tx.execute("INSERT INTO schema_version (version) VALUES (?)", (schema.VERSION,))
+
+    def _check(self, version: int) -> None:
+        if not version:
+            raise StoreError(
+                f"There is no store in {self._path}; set STORE_URL to the one that the bridge and"
+                " the workers use."
+            )
+        if version > schema.VERSION:
+            raise StoreError(
+                f"The store {self._path} has schema {version}, this fleet knows up to"
+                f" {schema.VERSION}; upgrade the fleet or set STORE_URL to another store."
+            )
 
 
 class SqliteDump:
@@ -252,6 +267,10 @@ class SqliteDump:
 
     def __init__(self, tx: SqliteTx) -> None:
         self._tx = tx
+
+    def version(self) -> int:
+        """The version of its schema."""
+        return _version(self._tx)
 
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns."""
@@ -262,6 +281,10 @@ class SqliteDump:
     def pages(self, table: str, columns: Sequence[str], size: int) -> Iterator[list[Any]]:
         """All rows of a table, at most `size` at a time."""
         yield from self._tx.pages(f"SELECT {', '.join(columns)} FROM {table}", size)
+
+
+def _version(tx: SqliteTx) -> int:
+    return int(tx.query("SELECT coalesce(max(version), 0) FROM schema_version")[0][0])
 
 
 class _BusyError(StateError):

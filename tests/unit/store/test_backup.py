@@ -187,6 +187,41 @@ async def test_a_backup_of_a_newer_fleet(store: Store, store_url: str, tmp_path:
         await asyncio.to_thread(restore, store_url, path)
 
 
+async def test_a_backup_before_an_upgrade(
+    store_url: str, tmp_path: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+):
+    """An older store is backed up as it is, stays as it is, and is restored as a newer one."""
+    monkeypatch.setattr(schema, "VERSION", 4)
+    store = open_store(store_url)
+    await store.open()
+    await store.commit([done("E1")])
+    await store.close()
+    monkeypatch.undo()
+    path, other = tmp_path / "backup.gz", f"sqlite:///{tmp_path / 'other.sqlite3'}"
+    for _ in range(2):
+        counted = await asyncio.to_thread(write, store_url, path)
+        assert set(counted) == set(backup.kept(4))
+        assert backup.check(path).schema == 4
+    await asyncio.to_thread(restore, other, path)
+    assert (await asyncio.to_thread(write, other, path))["journal"] == 1
+    assert backup.check(path).schema == schema.VERSION
+
+
+async def test_two_backups_to_one_file(tmp_path: Path, done: Done):
+    """Whichever ends last, the file is one whole backup."""
+    urls = [f"sqlite:///{tmp_path / name}.sqlite3" for name in "ab"]
+    for number, url in enumerate(urls):
+        store = open_store(url)
+        await store.open()
+        await store.commit([done(f"{number}-{each}") for each in range(4000 * (number + 1))])
+        await store.close()
+    path = tmp_path / "backup.gz"
+    for _ in range(3):
+        await asyncio.gather(*(asyncio.to_thread(write, url, path) for url in urls))
+        backup.check(path)
+    assert not [name for name in left(tmp_path) if name.endswith(".part")]
+
+
 async def test_nothing_is_restored_under_a_running_fleet(
     store: Store, store_url: str, tmp_path: Path
 ):
