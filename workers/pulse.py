@@ -104,11 +104,13 @@ class Pulse:
         await self._presence.leave()
 
     async def _beat(self) -> None:
-        for halt in self._holds.unwritten():
+        written = self._holds.unwritten()
+        for halt in written:
             if await self._store.run(partial(controls.halt, halt=halt)):
                 self._ours.add(halt)
-            self._holds.written(halt)
         await self._hear()
+        for halt in written:  # now that it is heard: else it would not stand for a moment
+            self._holds.written(halt)
         if time.monotonic() - self._said_at >= BEAT_S - HEAR_S / 2:
             self._said_at = time.monotonic()
             await self._presence.say(self._look())
