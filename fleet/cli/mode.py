@@ -42,12 +42,11 @@ def command(what: str, *, note: str, by: str | None, named: str | None, as_json:
     two seconds.
     """
     if what == SHOW:
-        found = _work(lambda store: store.read(state.every))
-        _show({name: found[name] for name in found if named in (None, name)}, as_json=as_json)
+        _show(_known(named), as_json=as_json)
         return
     if not note.strip():
         raise SettingsError("Say why, with --note: whoever looks at it later wants to know.")
-    agent, who = named or _agent(), by or failed_options.user()
+    agent, who = next(iter(_known(named))) if named else _agent(), by or failed_options.user()
     order = partial(
         state.order_mode,
         agent=agent,
@@ -59,12 +58,27 @@ def command(what: str, *, note: str, by: str | None, named: str | None, as_json:
     _show({agent: _work(lambda store: store.run(order))}, as_json=as_json)
 
 
+def _known(named: str | None) -> dict[str, AgentState]:
+    """The states of all agents, or of the one that is named.
+
+    Raises SettingsError where the store has no such agent: whoever mistypes a name in a hurry
+    would believe to have stopped one that goes on trading.
+    """
+    found = _work(lambda store: store.read(state.every))
+    if named is None:
+        return found
+    if named not in found:
+        names = ", ".join(found) or "none yet"
+        raise SettingsError(f"The store knows no agent {named}; it knows: {names}.")
+    return {named: found[named]}
+
+
 def _agent() -> str:
     """Whose mode is meant. Raises SettingsError where that is not clear."""
     settings = load_settings()
     if settings.agent_id:
         return desk.place_of(settings).book
-    found = _work(lambda store: store.read(state.every))
+    found = _known(None)
     if len(found) != 1:
         names = ", ".join(found) or "none yet"
         raise SettingsError(f"Name the agent with --agent; the store knows: {names}.")

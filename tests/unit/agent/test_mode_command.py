@@ -46,6 +46,8 @@ async def test_an_operator_sets_and_sees_the_mode(store: Store, store_url: str) 
     [
         (("shutdown",), "Say why, with --note"),
         (("full", "--note", "x"), "Name the agent with --agent; the store knows: none yet"),
+        (("shutdown", "--note", "x", "--agent", "typo"), "The store knows no agent typo"),
+        (("show", "--agent", "typo"), "The store knows no agent typo"),
         (("sideways",), "'sideways' is not one of"),
     ],
 )
