@@ -136,7 +136,8 @@ class Where:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, asked)
-        store: Store = open_store(self._store_url)
+        # Not made: what is archived in a store of somebody's mistyping is as good as gone.
+        store: Store = open_store(self._store_url, create=False)
         await store.open()
         try:
             return await task(self._place(store), stop)
