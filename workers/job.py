@@ -20,7 +20,8 @@ class Job:
     """A delivery, what was read from it, and what became of it.
 
     `event` and `handler` are None where the delivery could not be read or nobody handles it; then
-    a decision stands from the start. `passed` is set once nobody has to wait for it any more.
+    a decision stands from the start. `where` is the place in the code where its handler raised.
+    `passed` is set once nobody has to wait for it any more.
     Without a decision it is dropped: its channel is gone, and it comes again.
     """
 
@@ -42,6 +43,7 @@ class Job:
         "standing",
         "started",
         "unsendable",
+        "where",
     )
 
     def __init__(self, delivery: Delivery, headers: Headers) -> None:
@@ -61,4 +63,5 @@ class Job:
         self.held_until_ms = 0
         self.started = False
         self.unsendable = False
+        self.where = ""
         self.passed: asyncio.Event | None = None

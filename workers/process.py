@@ -10,7 +10,7 @@ from typing import Any, cast
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone, Retry
 from fleet.core.errors import LogicError, NotNowError, RefusedError, StateError
 from fleet.core.events import Event
-from fleet.core.failure import Failure, failure
+from fleet.core.failure import Failure, failure, where
 from workers.context import Context, Effecting
 from workers.job import Job
 from workers.middleware import Call
@@ -39,6 +39,7 @@ async def process(job: Job, context: Context, call: Call) -> Decision:
         return _bounded(_checked(handler, result), handler, age)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - all is settled
         _reraise_if_stopped(error)
+        job.where = where(error)
         effect = context.effect
         # While an earlier attempt may have been carried out, a refusal says nothing about that.
         if effect and effect.before is None and isinstance(error, RefusedError | NotNowError):

@@ -30,6 +30,7 @@ from workers.job import Job
 from workers.lanes import LaneKeeper
 from workers.loops import Loops
 from workers.middleware import Middleware, compose
+from workers.mishaps import Mishaps
 from workers.pool import Pool
 from workers.pulse import Pulse
 from workers.registry import Service
@@ -148,6 +149,7 @@ class Worker:
             publish=self._publish,
         )
         self._tuning = Tuning(service, self._tally, self._consumers, settings.concurrency)
+        self._mishaps = Mishaps()
         self._halting = Halting(
             service.name, self.name, settings.halt_after, self._holds, self._pulse.wake
         )
@@ -209,6 +211,7 @@ class Worker:
         return await stack.enter_async_context(self._service.lifespan(startup))
 
     def _on_finished(self, job: Job) -> None:
+        self._mishaps.decided(job)
         self._halting.decided(job)
         self._settler.add(job)
 

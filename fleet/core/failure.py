@@ -13,6 +13,8 @@ from fleet.core.errors import FleetError
 from fleet.core.redact import redact
 
 MAX_MESSAGE: Final = 500
+CALLS: Final = 3
+"""Of a traceback as one line: the runtime's own frame is none of them."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
 _NETWORK: Final = (OSError, TimeoutError, EOFError)
 _DATA: Final = (msgspec.MsgspecError, UnicodeError)
@@ -61,6 +63,17 @@ def classify(error: BaseException) -> str:
 def fingerprint(kind: str, place: str) -> str:
     """12 hex digits for a kind of error at a place."""
     return hashlib.sha256(f"{kind}@{place}".encode()).hexdigest()[:12]
+
+
+def where(error: BaseException) -> str:
+    """The last calls on the way to where it was raised, as `file:line function > …`; "" if none."""
+    traceback, calls = error.__traceback__, []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        name = code.co_filename.replace("\\", "/").rpartition("/")[2]
+        calls.append(f"{name}:{traceback.tb_lineno} {code.co_name}")
+        traceback = traceback.tb_next
+    return " > ".join(calls[1:][-CALLS:] or calls)
 
 
 def _text(error: BaseException) -> str:

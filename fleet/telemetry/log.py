@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
@@ -29,7 +30,8 @@ to bind them for each event would cost more than the event."""
 def configure(*, json: bool | None = None, level: str = "info") -> None:
     """Write log lines from `level` up to stderr, as JSON objects where `json` is set.
 
-    None: JSON where stderr is no terminal.
+    None: JSON where stderr is no terminal. Warnings of libraries, which log in Python's own way,
+    come out as lines of the same form, so without secrets too.
     """
     if json is None:
         json = not sys.stderr.isatty()
@@ -52,12 +54,29 @@ def configure(*, json: bool | None = None, level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each, _Libraries)]
+    root.addHandler(_Libraries(logging.WARNING))
 
 
 def configure_from(settings: LogSettings, *, json: bool = False) -> None:
     """The same as the environment says; `json` is an option that goes before it."""
     by_format = {"auto": None, "console": False, "json": True}[settings.log_format]
     configure(json=json or by_format, level=settings.log_level)
+
+
+class _Libraries(logging.Handler):
+    """Takes what libraries log; of the AMQP client nothing, for which our own lines stand."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it as a line of ours. Raises nothing, as no handler may."""
+        if record.name.partition(".")[0] == "aiormq":
+            return
+        try:
+            log = structlog.get_logger()
+            log.log(record.levelno, record.getMessage(), by=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - a line that cannot be written must not end what is done
+            self.handleError(record)
 
 
 def say_about(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core import errors
-from fleet.core.failure import MAX_MESSAGE, Failure, classify, describe, failure
+from fleet.core.failure import MAX_MESSAGE, Failure, classify, describe, failure, where
 from fleet.core.redact import redact
 
 CLASSES = {"network", "api", "data", "logic", "state", "resource"}
@@ -41,6 +42,18 @@ def there(error: Exception) -> Failure:
         raise error  # noqa: TRY301 - the place is the point
     except Exception as raised:  # noqa: BLE001 - any kind
         return describe(raised)
+
+
+def test_where_it_was_raised_is_one_line():
+    """The last calls on the way there, without the first, which is the runtime's; else nothing."""
+
+    def inner() -> None:
+        raise ValueError("odd")
+
+    with pytest.raises(ValueError, match="odd") as raised:
+        inner()
+    assert re.fullmatch(r"test_failure\.py:\d+ inner", where(raised.value))
+    assert where(ValueError("never raised")) == ""
 
 
 @given(st.text(), st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +64,24 @@ def test_a_line_says_what_is_in_hand_unless_it_says_so_itself(capsys: Any):
     structlog.get_logger("t").info("hello", attempt=7)
     line = json.loads(capsys.readouterr().err)
     assert (line["event_id"], line["attempt"]) == ("01J", 7)
+
+
+def test_what_libraries_log_comes_out_in_our_form(capsys: Any):
+    """Once, masked and as JSON; nothing of the AMQP client, which names users and passwords."""
+    for _ in range(2):
+        logs.configure(json=True)
+    try:
+        logging.getLogger("psycopg").warning("lost %s", "postgresql://fleet:hunter2@db/fleet")
+        logging.getLogger("psycopg").info("not asked for")
+        logging.getLogger("aiormq.connection").error("amqp://fleet:hunter2@broker/")
+        (line,) = capsys.readouterr().err.splitlines()
+    finally:
+        logging.getLogger().handlers = [
+            each
+            for each in logging.getLogger().handlers
+            if not type(each).__module__.startswith("fleet.")
+        ]
+    said = json.loads(line)
+    assert (said["level"], said["by"]) == ("warning", "psycopg")
+    assert said["event"].startswith("lost ")
+    assert "hunter2" not in line
