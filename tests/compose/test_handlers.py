@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
 MINE = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
-DERIVED = re.findall(r"^ +```dockerfile\n(.*?)^ +```", README, re.MULTILINE | re.DOTALL)[0]
+CONTAINERS = (ROOT / "docs/docker.md").read_text("utf-8")
+DERIVED = re.findall(r"^```dockerfile\n(.*?)^```", CONTAINERS, re.MULTILINE | re.DOTALL)[0]
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_handlers_from_a_folder(begin: Callable[..., Any], folder: Path):
 
 
 def test_handlers_in_an_image(image: str, folder: Path):
-    """The README's Dockerfile makes an image that knows the service without a folder."""
+    """The Dockerfile of docs/docker.md makes an image that knows the service without a folder."""
     lines = [line.strip() for line in DERIVED.splitlines() if "pip" not in line]
     assert lines[0] == "FROM flea-fleet"
     (folder / "Dockerfile").write_text("\n".join([f"FROM {image}", *lines[1:]]))
