@@ -182,15 +182,18 @@ def load(kind: type[Settings]) -> Settings:
         raise SettingsError(f"{name} is wrong: {reason}.") from None
 
 
+def is_near(host: str) -> bool:
+    """Whether it is this machine, or a name without a dot: that of a private network."""
+    return host in NEAR or host.startswith("127.") or not ({".", ":"} & set(host))
+
+
 def check_safe(url: str, *, insecure: bool) -> None:
     """Raise ValueError for an address that would carry the key openly over a network.
 
-    Plain is fine on this machine and to a name without a dot: that of a private network.
+    Plain is fine to what is near.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    is_near = host in NEAR or host.startswith("127.") or not ({".", ":"} & set(host))
-    if parts.scheme in ("http", "ws") and not (insecure or is_near):
+    if parts.scheme in ("http", "ws") and not (insecure or is_near(parts.hostname or "")):
         raise ValueError(
             f"{parts.scheme}:// sends the agent's key openly; write {parts.scheme}s://, or set"
             " PF_INSECURE=1 where the network is your own"

@@ -18,6 +18,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.presence import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.cli.tracing import bridge_traces
+from fleet.doctor import start as at_start
 from fleet.settings import load
 from fleet.store.factory import open_store, place_of
 from fleet.store.presence import Presence
@@ -74,6 +75,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         store = Watched(open_store(url))
         await store.open()
         stack.push_async_callback(store.close)
+        await at_start.look(settings.amqp_url, store, url)
         link = Link(
             settings.amqp_url,
             "flea-fleet bridge",

@@ -16,6 +16,7 @@ from agent.settings import trade_on_paper
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.cli.tracing import traced_worker
 from fleet.core.errors import ResourceError, SettingsError
+from fleet.doctor import start as at_start
 from fleet.settings import inherited, load
 from fleet.store import StoreSettings, open_store
 from fleet.store.factory import folder_of
@@ -93,6 +94,7 @@ async def _run(
     store = open_store(url)
     await store.open()
     try:
+        await at_start.look(settings.amqp_url, store, url)
         async with (
             traced_worker(service, settings, store, folder_of(url)) as worker,
             served(health, worker.health),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from yarl import URL
 
 from fleet.doctor.finding import Finding, worst_or
-from topology.management import Found
+from fleet.settings import is_near
+
+if TYPE_CHECKING:
+    from topology.management import Found  # a worker at its start needs no HTTP client
 
 OLDEST: Final = (3, 10)
 BALANCED: Final = (4, 0)
@@ -19,7 +22,6 @@ CONSUMER_TIMEOUT_S: Final = 1_800.0
 """The broker's default, which no client can ask for."""
 SCARCE: Final = 2
 """So many times the limit at which the broker stops should be free."""
-NEAR: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _BENT: Final = ("message-ttl", "max-length", "max-length-bytes", "delivery-limit", "expires")
 
 
@@ -111,16 +113,16 @@ def encryption(address: URL) -> Finding | None:
     if address.scheme == "amqps":
         text = "The broker's certificate is not verified: anybody could be it."
         return Finding("tls", "warn", text, "Take no_verify_ssl out of AMQP_URL; set AMQP_CA_FILE.")
-    if address.host in NEAR or "." not in (address.host or ""):
+    if is_near(address.host or ""):
         return None
     text = "What goes to the broker, its password too, is not encrypted."
     return Finding("tls", "warn", text, "Write amqps:// in AMQP_URL, and AMQP_CA_FILE.")
 
 
-def user(name: str, tags: str, *, is_near: bool) -> Finding:
+def user(name: str, tags: str, host: str) -> Finding:
     """Whether our user is more than it need be."""
     fix = "Give each part its own user: `fleet topology users --apply --passwords FOLDER`."
-    if "administrator" in tags and not is_near:
+    if "administrator" in tags and not is_near(host):
         return Finding("user", "warn", f"We are {name!r}, who may do everything.", fix)
     return Finding("user", "ok", f"We are {name!r}{f' ({tags})' if tags else ''}.")
 

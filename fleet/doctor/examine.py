@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -19,6 +20,7 @@ from fleet.core.signature import Keys
 from fleet.doctor import broker, clocks, people, storing
 from fleet.doctor.finding import Finding, worst_or
 from fleet.doctor.roads import open_roads
+from fleet.settings import is_near
 from fleet.status.gather import Gatherer
 from fleet.status.state import State
 from fleet.store import open_store
@@ -107,7 +109,7 @@ async def _broker(case: Case, state: State, seen: Survey | None) -> AsyncIterato
     timeouts: dict[str, float] = {}
     if seen is not None:
         address = parse(case.amqp_url)
-        yield broker.user(address.user or "guest", seen.tags, is_near=address.host in broker.NEAR)
+        yield broker.user(address.user or "guest", seen.tags, address.host or "")
         for finding in (*_nodes(seen), *broker.policies(seen.queues), *_skew(seen)):
             yield finding
         timeouts = broker.consumer_timeouts(seen.queues)
@@ -166,7 +168,7 @@ async def _written(case: Case, store: Store) -> AsyncIterator[Finding]:
         return
     begun = time.time()
     settings, now_s = await store.read(storing.ask_server)
-    if await store.read(storing.is_open):
+    if not is_near(urlsplit(case.store_url).hostname or "") and await store.read(storing.is_open):
         text = "What goes to PostgreSQL is not encrypted."
         yield Finding("tls", "warn", text, "Add sslmode=verify-full to STORE_URL.")
     for each in storing.server(settings, now_s, (begun + time.time()) / 2):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from fleet.doctor import broker, clocks, storing
 from fleet.doctor.finding import Finding, is_well
@@ -84,6 +85,22 @@ def test_a_delivery_must_be_settled_before_the_broker_takes_it_back(
 ):
     """What waits behind others in a worker counts too."""
     assert broker.deadline("a", longest_s, in_hand, 10, 1_800).level == level
+
+
+@pytest.mark.parametrize(
+    ("url", "level"),
+    [
+        ("amqps://broker.example/", "ok"),
+        ("amqps://broker.example/?no_verify_ssl=1", "warn"),
+        ("amqp://broker.example/", "warn"),
+        ("amqp://rabbitmq/", None),
+        ("amqp://127.0.0.1/", None),
+    ],
+)
+def test_an_open_way_to_the_broker_is_told(url: str, level: str | None):
+    """On this machine and in a private network by name nobody listens."""
+    found = broker.encryption(URL(url))
+    assert (found and found.level) == level
 
 
 @pytest.mark.parametrize(("ahead_s", "level"), [(0.4, "ok"), (-3, "warn"), (20, "fail")])
