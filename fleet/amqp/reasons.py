@@ -50,7 +50,7 @@ def explain(url: str, error: BaseException) -> OperatorError:
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return BrokerError(
             f"The broker at {where} refuses user {address.user or 'guest'!r} and its password;"
-            " correct AMQP_URL."
+            " correct AMQP_URL, or AMQP_PASSWORD."
         )
     if _is_vhost(error):
         vhost = address.path.lstrip("/") or "/"

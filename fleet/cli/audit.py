@@ -19,9 +19,9 @@ from fleet.audit.reckoning import Kind, Tally
 from fleet.audit.verdict import verdict
 from fleet.broker import Management
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
-from fleet.core.errors import BrokerError
+from fleet.core.errors import BrokerError, SettingsError
 from fleet.settings import load
-from fleet.store import StoreSettings, open_store
+from fleet.store import StoreSettings, bindings, open_store
 from topology.management import management_url
 from topology.model import ServiceLayout
 from topology.patterns import matches
@@ -84,6 +84,13 @@ async def _audit(subjects: Sequence[Subject], witness: str | None) -> Findings:
     store = open_store(load(StoreSettings).url, create=False)
     await store.open()
     try:
+        known = await store.read(bindings.services)
+        for name in (each.name for each in subjects if known and each.name not in known):
+            # Nothing can have come to it: what is for others would be held against it.
+            raise SettingsError(
+                f"There is no service {name} in this store, known are {', '.join(known)};"
+                " correct --handlers, or run `fleet topology apply`."
+            )
         async with Auditor(
             settings.amqp_url, store, subjects, unacked=unacked(settings), witness=witness
         ) as auditor:

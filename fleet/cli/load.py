@@ -47,7 +47,9 @@ def load_service(text: str) -> Service:
         raise SettingsError(f"{text!r} names no service; write module:name.")
     found = getattr(_load(module_name), name, None)
     if found is None:
-        raise SettingsError(f"Module {module_name} has no {name}; correct --handlers.")
+        raise SettingsError(
+            f"Module {module_name} has no {name}; correct --handlers (or HANDLERS)."
+        )
     if inspect.isfunction(found):
         found = _made(f"{name} in module {module_name}", found)
     if isinstance(found, type) or not isinstance(found, Service):
@@ -96,7 +98,8 @@ def _load(name: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and _is_or_holds(error.name, name):
             raise SettingsError(
-                f"There is no module {name} here; correct --handlers or go to its folder."
+                f"There is no module {name} here; correct --handlers (or HANDLERS),"
+                " or go to its folder."
             ) from None
         raise SettingsError(f"Module {name} cannot be imported: {_said(error)}") from error
 

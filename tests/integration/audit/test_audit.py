@@ -267,3 +267,13 @@ async def test_without_the_layout_it_says_what_to_do(amqp_url: str, store_url: s
     assert answer.returncode == 2
     assert "fleet topology apply" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+async def test_a_service_that_was_never_laid_out_is_not_reckoned(
+    amqp_url: str, store_url: str, publisher: ConfirmedPublisher
+):
+    """`--handlers` forgotten: one sentence that names the services there are, and no accusation."""
+    await publish(publisher, 1, "wallet.low_balance")
+    ended = await asyncio.to_thread(fleet, amqp_url, store_url, "audit")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "no service trading.agent in this store, known are audited;" in ended.stderr
