@@ -1,4 +1,4 @@
-"""`python -m bench publish|consume|latency|agent`: figures of this machine, as text or JSON."""
+"""`python -m bench WHAT`: figures of this machine, as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 import uvloop
 
-from bench import agent, consume, latency, publish
+from bench import agent, consume, latency, publish, scale
 from fleet.broker import provide
 from fleet.telemetry import log as logs
 from topology.model import QueueType
@@ -18,17 +18,20 @@ from workers.registry import EffectClass
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["publish", "consume", "latency", "agent"]))
+@click.argument("what", type=click.Choice(["publish", "consume", "latency", "agent", "scale"]))
 @click.option("--events", type=click.IntRange(1000), default=50_000, show_default=True)
 @click.option("--effect", type=click.Choice(get_args(EffectClass)), default=None)
 @click.option("--queue-type", type=click.Choice(get_args(QueueType)), default="quorum")
 @click.option("--rate", type=click.IntRange(1), default=1_000, help="Events a second (latency).")
 @click.option("--amqp", default=None, help="The broker; else AMQP_URL, Docker or a local one.")
-@click.option("--store", default="", help="A PostgreSQL URL (consume); else a new SQLite file.")
+@click.option("--store", default="", help="A PostgreSQL URL (consume, scale); else a file.")
 @click.option("--bare", is_flag=True, help="Plain aio-pika as well, for the ratio.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, *, amqp: str | None, as_json: bool, **given: Any) -> None:
-    """Measure the real publisher, worker, way from stream to handler, or the agent's decisions."""
+    """Measure the real publisher, worker, way from stream to handler, or the agent's decisions.
+
+    Or how replicas share what waits: scale has eight at most, and lets half of them go.
+    """
     logs.configure(level="warning")
     with ExitStack() as stack:
         # The agent's decisions need no broker.
@@ -51,6 +54,12 @@ def _measure(what: str, url: str, given: dict[str, Any]) -> dict[str, Any]:
                 url, events, effect, queue_type, bare=bare, store=given["store"]
             )
             return runner.run(consume.run(options))
+        if what == "scale":
+            return runner.run(
+                scale.run(
+                    scale.Options(url, effect=effect, queue_type=queue_type, store=given["store"])
+                )
+            )
         return runner.run(
             latency.run(latency.Options(url, events, given["rate"], effect, queue_type))
         )

@@ -63,10 +63,10 @@ async def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store_url = options.store or f"sqlite:///{folder}/bench.sqlite3"
         async with laid_out(service, options.amqp_url, options.queue_type, store_url) as store:
-            await _fill(options, queue)
+            await fill(options.amqp_url, options.events, queue)
             figures = await _work(service, options, store)
             if options.bare:
-                await _fill(options, queue)
+                await fill(options.amqp_url, options.events, queue)
                 bare = options.events / await _bare(options, queue)
                 figures["bare"] = {"events_per_second": round(bare)}
                 figures["ratio"] = round(figures["events_per_second"] / bare, 2)
@@ -110,11 +110,12 @@ async def _remove(layout: ServiceLayout, url: str) -> None:
     await remove(url, exchanges, own)
 
 
-async def _fill(options: Options, queue: str) -> None:
-    link, keys = Link(options.amqp_url, "bench fill"), load(SigningSettings).keys()
+async def fill(amqp_url: str, events: int, queue: str) -> None:
+    """Put so many events into a queue, numbered from 0."""
+    link, keys = Link(amqp_url, "bench fill"), load(SigningSettings).keys()
     async with link, ConfirmedPublisher(link, timeout_s=60.0) as publisher:
         pending: set[asyncio.Task[None]] = set()
-        for number in range(options.events):
+        for number in range(events):
             if len(pending) >= IN_FLIGHT:
                 _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             event = _event(number)

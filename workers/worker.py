@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from fleet.amqp import frames
 from fleet.amqp.connection import Link
 from fleet.amqp.publisher import ConfirmedPublisher
-from fleet.core.errors import TopologyError
+from fleet.core.decision import Postpone
+from fleet.core.errors import StateError, TopologyError
 from fleet.core.events import Event
-from fleet.store import bindings, lane_moves
+from fleet.store import bindings, effects, lane_moves
 from fleet.store.api import Store
 from fleet.store.presence import Presence
 from fleet.store.watched import Watched
 from fleet.telemetry.health import Health
 from topology import names
+from workers import clock
 from workers.consumers import Consumers
 from workers.context import Startup
+from workers.effects import outcome_of
 from workers.halting import Halting
 from workers.holds import Holds
 from workers.intake import Intake
@@ -32,6 +35,7 @@ from workers.loops import Loops
 from workers.middleware import Middleware, compose
 from workers.mishaps import Mishaps
 from workers.pool import Pool
+from workers.process import effecting
 from workers.pulse import Pulse
 from workers.registry import Service
 from workers.report import Report
@@ -42,6 +46,8 @@ from workers.tally import Tally
 from workers.tuning import Tuning
 from workers.vitals import Vitals
 from workers.watch import Watch, bounds
+
+LET_GO_S: Final = 3.0
 
 log = structlog.get_logger("fleet.workers")
 
@@ -264,12 +270,29 @@ class Worker:
         log.info("worker drained", handed_back=handed_back)
 
     async def _hand_back(self) -> int:
-        waiting = [*self._intake.waiting(), *(job.delivery for job in self._pool.waiting())]
-        for delivery in waiting:
-            delivery.give_back()
+        jobs = self._pool.waiting()
+        waiting = [*self._intake.waiting(), *(job.delivery for job in jobs)]
+        try:
+            await self._let_go(jobs)
+        finally:
+            for delivery in waiting:
+                delivery.give_back()
         for line in {delivery.line for delivery in waiting}:
             await line.flush()
         return len(waiting)
+
+    async def _let_go(self, jobs: Sequence[Job]) -> None:
+        """Say that these did not touch their effects: whoever has them next need not wait or ask.
+
+        Of an effect that an earlier attempt may have had that is not known any better.
+        """
+        held = [effect for job in jobs if (effect := effecting(job)) is not None]
+        if not held:
+            return
+        results = [(outcome_of(each, Postpone(0)), clock.now_ms()) for each in held]
+        with suppress(StateError, TimeoutError):  # then the hold runs out by itself
+            async with asyncio.timeout(LET_GO_S):
+                await self._store.run(lambda tx: effects.settle(tx, results))
 
 
 async def check_fed(service: Service, store: Store) -> None:

@@ -59,6 +59,36 @@ async def test_a_stop_request_finishes_what_runs_and_hands_back_the_rest(bench: 
     assert set(calls.values()) == {1}
 
 
+async def test_effects_that_were_only_reserved_go_on_elsewhere_at_once(
+    bench: Any, service: Service
+):
+    """What a drain hands back was not tried: nobody waits for its hold, asks or fails it."""
+    calls: Counter[str] = Counter()
+    leaving, gate = asyncio.Event(), asyncio.Event()
+
+    @service.handler("test.once", effect="once", key=lambda payload: payload["key"])
+    async def once(_: Context, payload: dict[str, Any]) -> None:
+        calls[payload["key"]] += 1
+        leaving.set()
+        await gate.wait()
+
+    await bench.lay_out(service)
+    events = [bench.event("test.once", {"key": f"{service.name} {n}"}) for n in range(20)]
+    for event in events:
+        await bench.publish(event)
+    first = await bench.start(service, concurrency=1, prefetch=50)
+    await leaving.wait()
+    await bench.until(lambda: len(first._pool._work._queue) == 19)
+    stopping = asyncio.create_task(bench.stop(first))
+    await bench.until(lambda: not first._pool._work._queue)
+    gate.set()
+    await stopping
+    await bench.start(service)
+    async with asyncio.timeout(10):  # a hold is the handler's deadline, 20 s, and 10 s
+        assert set((await bench.settled(service, events)).values()) == {"done"}
+    assert set(calls.values()) == {1}
+
+
 async def test_a_handler_beyond_the_grace_is_given_up(bench: Any, service: Service):
     """A drain ends with its grace; what still ran comes again to the next worker."""
     calls: list[bool] = []
