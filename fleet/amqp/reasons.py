@@ -58,9 +58,8 @@ def explain(url: str, error: BaseException) -> OperatorError:
             f"The broker at {where} has no virtual host {vhost!r} for this user;"
             " create it or correct AMQP_URL."
         )
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-        why = error.__cause__.verify_message.rstrip(".")
-        return BrokerError(f"The broker at {where} shows a certificate that is not good{_CA % why}")
+    if shown := _certificate(error):
+        return BrokerError(f"The broker at {where} {shown}")
     tongue = _unspoken(error)
     return BrokerError(
         f"What listens at {where} does not speak {tongue}; correct AMQP_URL."
@@ -81,8 +80,23 @@ def is_final(error: BaseException) -> bool:
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _NO_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"}
 _CUT_FRAME: Final = re.compile(r"Read [1-9]\d* bytes but (?P<wanted>\d+) bytes expected")
-_CA: Final = " (%s); name its CA in AMQP_CA_FILE, and the host as the certificate does."
 _NO_ADDRESS: Final = "AMQP_URL is no AMQP address; write amqp://user:password@host:5672/vhost."
+
+
+def _certificate(error: BaseException) -> str:
+    """What is wrong with a certificate, the broker's or ours; "" where it is something else."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        why = error.__cause__.verify_message.rstrip(".")
+        return (
+            f"shows a certificate that is not good ({why}); name its CA in AMQP_CA_FILE, and the"
+            " host as the certificate does."
+        )
+    words = _words(error)
+    if "ALERT" in words and "CERTIFICATE" in words:
+        return (
+            "does not take our certificate, or wants one; correct AMQP_CERT_FILE and AMQP_KEY_FILE."
+        )
+    return ""
 
 
 def _is_vhost(error: BaseException) -> bool:
