@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 
@@ -44,3 +45,23 @@ class Loops:
         if not task.cancelled() and task.exception() is not None:
             self._error = self._error or task.exception()
             self._broken.set()
+
+
+@asynccontextmanager
+async def unless(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Give the block up as soon as `stop` is set; whoever comes out of it looks at `stop`."""
+
+    async def watch() -> None:
+        await stop.wait()
+        limit.reschedule(0)
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError:
+        if not limit.expired():
+            raise

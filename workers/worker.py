@@ -31,7 +31,7 @@ from workers.holds import Holds
 from workers.intake import Intake
 from workers.job import Job
 from workers.lanes import LaneKeeper
-from workers.loops import Loops
+from workers.loops import Loops, unless
 from workers.middleware import Middleware, compose
 from workers.mishaps import Mishaps
 from workers.pool import Pool
@@ -174,15 +174,10 @@ class Worker:
         """
         structlog.contextvars.bind_contextvars(worker=self.name, service=self._service.name)
         async with AsyncExitStack() as stack:
-            await check_fed(self._service, self._store)
-            await self._pulse.begin()
-            stack.push_async_callback(self._pulse.leave)
-            stack.push_async_callback(self._loops.stop)
-            self._loops.start(self._pulse.run())
-            await stack.enter_async_context(self._publishing)
-            await stack.enter_async_context(self._publisher)
-            await stack.enter_async_context(self._consuming)
-            self._pool.app = await self._app(stack)
+            async with unless(stop):  # a store or a broker that is away may be waited for long
+                await self._begin(stack)
+            if stop.is_set():
+                return
             self._settler.start()
             self._pool.start()
             self._intake.start()
@@ -197,6 +192,18 @@ class Worker:
                 await self._until(stop)
             finally:
                 await self._drain()
+
+    async def _begin(self, stack: AsyncExitStack) -> None:
+        """Everything that comes before the first delivery; `stack` undoes it."""
+        await check_fed(self._service, self._store)
+        stack.push_async_callback(self._pulse.leave)
+        await self._pulse.begin()
+        stack.push_async_callback(self._loops.stop)
+        self._loops.start(self._pulse.run())
+        await stack.enter_async_context(self._publishing)
+        await stack.enter_async_context(self._publisher)
+        await stack.enter_async_context(self._consuming)
+        self._pool.app = await self._app(stack)
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Wait for a stop request; raise what ended one of our loops."""

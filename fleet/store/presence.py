@@ -58,12 +58,12 @@ class Presence:
         if it says nothing. Its own clock is not trusted with that, only whether it moves.
         """
         await self._store.run(partial(replicas.prune, now_ms=_now_ms()))
+        self._taken = True  # from here on: whoever is stopped amid it may have it already
         if not await self._beat(pulse):
             other = await self._other()
             await self._watched(other)
             if not await self._beat(pulse, instead_of=other):
                 raise self._twice(await self._other())
-        self._taken = True
 
     async def say(self, pulse: Pulse) -> None:
         """Say how it does. Raises SettingsError where another process took the name."""
