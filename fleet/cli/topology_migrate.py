@@ -183,7 +183,7 @@ def _summary(done: Migrated, moved: int) -> str:
 
 
 async def _store() -> Store:
-    store = open_store(load(StoreSettings).url)
+    store = open_store(load(StoreSettings).url, create=False)
     await store.open()
     return store
 

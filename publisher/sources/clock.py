@@ -17,6 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from fleet.core.errors import EnvelopeError, SettingsError, StateError
 from fleet.core.events import write_event
+from fleet.core.payloads import LIVE_ONLY
 from fleet.store import firings
 from fleet.store.api import Store
 from publisher.beside import OwnEvents
@@ -116,6 +117,8 @@ def read_schedules(path: Path) -> list[Schedule]:
 
 
 def _schedule(entry: _Entry) -> Schedule:
+    if entry.type in LIVE_ONLY:
+        raise ValueError(f"{entry.type} is for the stream alone; take another type")
     zone = UTC if entry.zone == "UTC" else ZoneInfo(entry.zone)
     CronSim(entry.cron, datetime.now(zone))
     made = Schedule(
