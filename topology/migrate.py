@@ -25,7 +25,6 @@ LEASE: Final = "topology"
 TTL_MS: Final = 6_000
 KEEP_S: Final = 1.5
 POLL_S: Final = 0.5
-_BRIDGE: Final = "bridge:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,6 @@ async def _migrate(plan: Plan, site: Site) -> Migrated:
     renewer = Renewer(site)
     resizer = Resizer(plan, site, renewer)
     lanes = [s for s in plan.services if any(r.service == s.name for r in work.renewals)]
-    if lanes or work.resizes:
-        await site.store.read(partial(_refuse_bridge, now_ms=site.now_ms()))
     for resize in work.resizes:
         await resizer.resize(resize)
     for service in lanes:
@@ -116,19 +113,6 @@ async def _result(
         held=tuple(held),
         left=tuple(compare(plan, await site.look())),
     )
-
-
-def _refuse_bridge(tx: Tx, now_ms: int) -> None:
-    """Raise TopologyError while a bridge leads: what it sends meanwhile would overtake."""
-    rows = tx.query(
-        "SELECT name FROM leases WHERE name LIKE ? AND holder <> '' AND expires_at_ms > ?",
-        (f"{_BRIDGE}%", now_ms),
-    )
-    for (name,) in rows:
-        raise TopologyError(
-            f"The bridge of {name.removeprefix(_BRIDGE)} is at work, and lanes are about to move;"
-            " stop `fleet publisher` (the platform keeps five minutes), run this, start it again."
-        )
 
 
 def _end(tx: Tx, plan: Plan, now_ms: int) -> None:

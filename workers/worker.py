@@ -198,6 +198,8 @@ class Worker:
         await check_fed(self._service, self._store)
         stack.push_async_callback(self._pulse.leave)
         await self._pulse.begin()
+        # Again: from now on whoever moves lanes sees us, and what began before is seen here.
+        await self._store.read(lambda tx: lane_moves.refuse_worker(tx, self._service.name))
         stack.push_async_callback(self._loops.stop)
         self._loops.start(self._pulse.run())
         await stack.enter_async_context(self._publishing)

@@ -20,6 +20,7 @@ from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.cli.tracing import bridge_traces
 from fleet.doctor import start as at_start
 from fleet.settings import load
+from fleet.store import leases
 from fleet.store.factory import open_store, place_of
 from fleet.store.presence import Presence
 from fleet.store.settings import StoreSettings
@@ -84,7 +85,7 @@ async def _run(settings: BridgeSettings, agent: str, key: str) -> None:
         await stack.enter_async_context(link)
         publisher = ConfirmedPublisher(link, window=settings.window)
         await stack.enter_async_context(publisher)
-        name = f"bridge:{agent}"
+        name = f"{leases.BRIDGES}{agent}"
         leadership = Leadership(store, name, holder, ttl_s=settings.lease_ttl_s)
         newest = Newest()
         own = OwnEvents(publisher, store, holder, partitions=settings.partitions, keys=keys)

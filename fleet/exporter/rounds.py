@@ -25,7 +25,6 @@ from topology.model import ServiceLayout
 
 PATIENCE_S: Final = 6.0
 """How long an audit waits for what the fleet has in its hands."""
-BRIDGES: Final = "bridge:"
 
 log = structlog.get_logger("fleet.exporter")
 
@@ -94,7 +93,7 @@ class Exporter:
         now_ms = _now_ms()
         for lease in bridges:
             is_led = bool(lease.holder) and lease.expires_at_ms > now_ms
-            metrics.BRIDGE_LED.labels(lease.name.removeprefix(BRIDGES)).set(is_led)
+            metrics.BRIDGE_LED.labels(lease.name.removeprefix(leases.BRIDGES)).set(is_led)
 
     async def audit(self) -> None:
         """Reckon every event, as `fleet audit` does."""
@@ -166,7 +165,7 @@ def _show_queues(layout: ServiceLayout, depths: dict[str, Depth]) -> None:
 
 
 def _questions(tx: Tx) -> tuple[dict[str, dict[str, int]], dict[str, int], list[Lease]]:
-    return audit.effects(tx), positions.by_state(tx), leases.beginning(tx, BRIDGES)
+    return audit.effects(tx), positions.by_state(tx), leases.beginning(tx, leases.BRIDGES)
 
 
 def _ready(depths: dict[str, Depth], queue: str) -> int:

@@ -30,7 +30,6 @@ from fleet.store.controls import Controls
 from fleet.store.positions import Position
 from fleet.store.replicas import Replica
 
-BRIDGES: Final = "bridge:"
 GROUPS: Final = 5
 
 
@@ -63,7 +62,7 @@ def told(tx: Tx) -> Told:
         replicas=tuple(presence.every(tx)),
         controls=controls.every(tx),
         lanes=tuple(lanes.every(tx)),
-        leases=tuple(leases.beginning(tx, BRIDGES)),
+        leases=tuple(leases.beginning(tx, leases.BRIDGES)),
         cursors=tuple(_cursor(*row) for row in cursors.every(tx)),
         positions=tuple(positions.live(tx)),
         agents=state.every(tx),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from fleet.core.errors import TopologyError
+from fleet.store import leases, replicas
 from fleet.store.api import Tx
 
 Step: TypeAlias = Literal["renew", "gather", "spread"]
@@ -24,7 +25,16 @@ class LaneMove(NamedTuple):
 
 
 def begin(tx: Tx, move: LaneMove, now_ms: int) -> None:
-    """Write down that a service's lanes are being moved, or that the next step begins."""
+    """Write down that a service's lanes are being moved, or that the next step begins.
+
+    Raises TopologyError where a bridge leads or, for another number of lanes, a worker of the
+    service is at work. Both say so here before they ask whether lanes are being moved, so that
+    none of them can slip through.
+    """
+    if move.step != "spread":
+        _refuse_beside_a_bridge(tx, now_ms)
+    if move.step == "gather":
+        _refuse_beside_workers(tx, move.service, now_ms)
     tx.execute(
         "INSERT INTO lane_moves (service, step, partitions, at_ms) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (service) DO UPDATE"
@@ -76,6 +86,26 @@ def move_states(tx: Tx, service: str, lane_of: Callable[[str], str]) -> int:
         )
     tx.execute("UPDATE lanes SET owner = '', epoch = epoch + 1 WHERE service = ?", (service,))
     return len(newest)
+
+
+def _refuse_beside_a_bridge(tx: Tx, now_ms: int) -> None:
+    """What it sent meanwhile would overtake what is moved."""
+    for lease in leases.beginning(tx, leases.BRIDGES):
+        if lease.holder and lease.expires_at_ms > now_ms:
+            raise TopologyError(
+                f"The bridge of {lease.name.removeprefix(leases.BRIDGES)} is at work, and lanes are"
+                " about to move; stop `fleet publisher` (the platform keeps five minutes), run"
+                " this, start it again."
+            )
+
+
+def _refuse_beside_workers(tx: Tx, service: str, now_ms: int) -> None:
+    for each in replicas.every(tx):
+        if (each.kind, each.service) == ("worker", service) and each.is_live(now_ms):
+            raise TopologyError(
+                f"{each.name} is at work, and the keys of {service} are about to get other lanes;"
+                f" stop the workers of {service}, and run it again."
+            )
 
 
 _WAIT: Final = (

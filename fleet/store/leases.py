@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fleet.store.api import Lease, Tx
+
+BRIDGES: Final = "bridge:"
+"""The lease that a leading bridge has is called so, and after its agent."""
 
 
 def acquire(tx: Tx, name: str, holder: str, now_ms: int, ttl_ms: int) -> Lease | None:

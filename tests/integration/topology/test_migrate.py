@@ -336,7 +336,7 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
 
         await until(half)
         said = await ground.run("migrate", lanes=6, code=2)
-        assert "has a consumer" in said
+        assert "is at work, and the keys of mine are about to get other lanes" in said
         assert "stop the workers of mine" in said
     await _refused_beside_a_bridge(ground)
     for number in range(5, 10):

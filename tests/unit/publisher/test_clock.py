@@ -168,6 +168,14 @@ def test_a_wrong_schedule_is_one_sentence(tmp_path: Path, wrong: str):
         read_schedules(path)
 
 
+def test_a_schedule_makes_no_ticks(tmp_path: Path):
+    """A price that nobody made is none, and a tick without a pair ended the bridge."""
+    path = tmp_path / "schedules.toml"
+    path.write_text('[[schedule]]\nname = "a"\ntype = "market.tick"\ncron = "* * * * *"\n')
+    with pytest.raises(SettingsError, match=r"market\.tick is for the stream alone"):
+        read_schedules(path)
+
+
 def test_a_name_twice_or_a_file_that_is_not_there(tmp_path: Path):
     """Two schedules of a name would share their firings."""
     path = tmp_path / "schedules.toml"
