@@ -24,8 +24,8 @@ OPERATOR: Final = 2
 """The exit code of a process that told a person what to change."""
 TRIES: Final = 5
 """A process that ended so often without having been ready once is given up."""
-FIRST_S: Final = 10.0
-"""How long the first one may take to be ready before the others follow."""
+FIRST_S: Final = 30.0
+"""How long the first one may take to be ready, or to give the broker up, before others follow."""
 STEADY_S: Final = 30.0
 """Who lived so long is started anew without a growing delay."""
 SILENT_S: Final = 10.0

@@ -126,8 +126,8 @@ def test_a_stop_request_drains_all_of_them(fleet: Any):
 
 
 def test_what_is_wrong_for_all_is_said_once(fleet: Any):
-    """A name that lives, a setting, an unreachable broker: one sentence, and the end."""
-    fleet.start("w", "--procs", "4", AMQP_URL="amqp://guest:guest@127.0.0.1:1/")
+    """A service that nobody laid out: one sentence, and the end."""
+    fleet.start("w", "--procs", "4", SERVICE="test.unknown")
     wait_for(lambda: fleet.is_dead("w"))
-    assert fleet.log("w").count("fleet: ") == 1
+    assert fleet.log("w").count("Nothing feeds the handlers") == 1
     assert fleet.code("w") == 2
