@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -166,13 +166,13 @@ def _key(name: str, text: str) -> Key:
         raise SettingsError(f"{name} is wrong: {error}.") from None
 
 
-def load(kind: type[Settings]) -> Settings:
-    """The settings of a class, from the environment.
+def load(kind: type[Settings], **given: Any) -> Settings:
+    """The settings of a class: what is given, and the rest from the environment.
 
     Raises SettingsError for the first that is missing or wrong.
     """
     try:
-        return kind()
+        return kind(**given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = _variable(kind, str(first["loc"][0]) if first["loc"] else "")

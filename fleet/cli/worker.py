@@ -63,10 +63,8 @@ def command(
     itself. AMQP_URL, STORE_URL, PREFETCH, LANE_PREFETCH, CONCURRENCY and GRACE_S have defaults.
     """
     logs.configure_from(load(LogSettings), json=log_json)
-    settings = load(WorkerSettings)
+    settings = load(WorkerSettings, **({"worker_name": name} if name else {}))
     keeper = Keeper(settings.grace_s) if kept else None
-    if name:
-        settings = settings.model_copy(update={"worker_name": name})
     if paper:
         trade_on_paper()
     service = load_service(handlers)

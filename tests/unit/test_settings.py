@@ -124,3 +124,12 @@ def test_the_keys_of_signatures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     with pytest.raises(SettingsError, match="SIGNING_KEY is wrong") as raised:
         load(SigningSettings).keys()
     assert "sss" not in str(raised.value)
+
+
+def test_a_name_of_an_option_is_checked_as_one_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    """It stands in logs, headers and the journal; the option goes before the variable."""
+    monkeypatch.setenv("WORKER_NAME", "w1")
+    assert load(WorkerSettings, worker_name="w2").worker_name == "w2"
+    wrong = CliRunner().invoke(worker, ["--name", "two\nlines"]).exception
+    assert isinstance(wrong, SettingsError)
+    assert "WORKER_NAME is wrong" in str(wrong)
