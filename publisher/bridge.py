@@ -85,7 +85,10 @@ class Bridge:
                 taking = asyncio.create_task(self._leadership.take())
                 await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
-                    await self._lead(taking.result(), stopping)
+                    try:
+                        await self._lead(taking.result(), stopping)
+                    finally:
+                        await self._leadership.release()
                 else:
                     await _end([taking])
         finally:
@@ -101,10 +104,7 @@ class Bridge:
             await asyncio.sleep(self._limits.save_every_s)
             return
         log.info("bridge leads", source=self._source.name, cursor=cursor, epoch=lease.epoch)
-        try:
-            await self._term(lease, cursor, stopping)
-        finally:
-            await self._leadership.release()
+        await self._term(lease, cursor, stopping)
 
     async def _term(self, lease: Lease, cursor: str, stopping: asyncio.Task[Any]) -> None:
         outbox = Outbox(
