@@ -13,7 +13,7 @@ from topology import names
 from topology.model import ServiceLayout
 from workers.holds import Holds
 from workers.loops import Loops
-from workers.placement import delay_s, has_priorities, rank
+from workers.placement import delay_s
 from workers.settings import WorkerSettings
 
 _LANE_PATIENCE = 4
@@ -48,7 +48,6 @@ class Consumers:
         self._on_lane = on_lane
         self._changed = asyncio.Event()
         self._resuming: set[str] = set()
-        self._has_ranks = False
         self._prefetch = settings.first_prefetch
         self._tasks: list[asyncio.Task[None]] = []
         self.all: dict[str, Subscription] = {}
@@ -122,25 +121,17 @@ class Consumers:
     async def _subscribe(self) -> None:
         layout, me = self._layout, self._settings.worker_name
         if layout.patterns:
-            await self._add(names.work_queue(layout.name), is_lane=False, priority=None)
+            await self._add(names.work_queue(layout.name), is_lane=False)
         if layout.lanes is not None:
-            self._has_ranks = has_priorities(await self._version())
             kind, count = layout.lanes.type, layout.lanes.partitions
             lanes = [names.lane(layout.name, kind, number) for number in range(count)]
             began = time.monotonic()
-            for lane in sorted(lanes, key=lambda lane: -rank(me, lane)):
-                if not self._has_ranks:
-                    await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
-                priority = rank(me, lane) if self._has_ranks else None
-                await self._add(lane, is_lane=True, priority=priority)
+            for lane in sorted(lanes, key=lambda lane: delay_s(me, lane)):
+                await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
+                await self._add(lane, is_lane=True)
         self.subscribed = True
 
-    async def _version(self) -> str:
-        connection = await self._link.connection()
-        version = connection.server_properties.get("version", "")
-        return version.decode() if isinstance(version, bytes) else str(version)
-
-    async def _add(self, queue: str, *, is_lane: bool, priority: int | None) -> None:
+    async def _add(self, queue: str, *, is_lane: bool) -> None:
         settings = self._settings
         self.all[queue] = subscription = Subscription(
             self._link,
@@ -148,7 +139,6 @@ class Consumers:
             self._on_delivery,
             prefetch=settings.lane_prefetch if is_lane else self._prefetch,
             is_lane=is_lane,
-            priority=priority,
             silence_s=settings.silence_s * (_LANE_PATIENCE if is_lane else 1),
             on_start=self._on_lane if is_lane else None,
         )
@@ -176,7 +166,7 @@ class Consumers:
 
     async def _resume(self, one: Subscription) -> None:
         try:
-            if one.origin.is_lane and not self._has_ranks:
+            if one.origin.is_lane:
                 await asyncio.sleep(delay_s(self._settings.worker_name, one.queue))
             if one.is_paused and not self._is_closed(one):
                 log.info("resumed", queue=one.queue)

@@ -178,11 +178,12 @@ class Intake:
 
     async def _admit(self, jobs: Sequence[Job]) -> None:
         known = [job for job in jobs if _is_known(job, cast("Handler", job.handler))]
-        if known:
-            await self._ask(known)
-        queues = {job.delivery.origin.queue for job in known if job.delivery.origin.is_lane}
+        queues = {job.delivery.origin.queue for job in known if _is_in_lane(job)}
         if queues:
             await until_stored(lambda: self._lanes.hold(queues))
+        if known:
+            # After the lanes are held: what their last owner commits until then is seen.
+            await self._ask(known)
         starts = await self._starts([job for job in jobs if job.delivery.is_suspect])
         for job in jobs:
             lane = self._lanes.get(job.delivery.origin.queue) if queues else None
@@ -250,6 +251,11 @@ class Intake:
         return await until_stored(
             lambda: self._store.read(lambda tx: journal.starts(tx, self._service.name, ids))
         )
+
+
+def _is_in_lane(job: Job) -> bool:
+    """Whether its lane must be ours; what comes again by itself is not worth taking one."""
+    return job.delivery.origin.is_lane and job.delivery.is_ours
 
 
 def _is_known(job: Job, handler: Handler) -> bool:

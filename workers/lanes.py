@@ -44,6 +44,10 @@ class LaneKeeper:
         """Trust nothing we know of this lane; it is taken anew before its next event."""
         self._lanes.pop(queue, None)
 
+    def held(self) -> list[str]:
+        """The lanes whose events came to us since we began to consume them."""
+        return list(self._lanes)
+
     def get(self, queue: str) -> Lane | None:
         """The lane, where we own it."""
         return self._lanes.get(queue)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 SPREAD_S: Final = 2.0
@@ -18,15 +19,14 @@ def rank(worker: str, lane: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{worker}\n{lane}".encode()).digest()[:3], "big")
 
 
-def delay_s(worker: str, lane: str) -> float:
-    """How long to wait before subscribing where the broker knows no consumer priorities.
+def best(workers: Iterable[str], lane: str) -> str:
+    """Which of these should have `lane`; all who ask about the same workers agree."""
+    return max(workers, key=lambda worker: (rank(worker, lane), worker))
 
-    Up to RabbitMQ 3.13 the first consumer of a lane keeps it; so those who want it less come later.
+
+def delay_s(worker: str, lane: str) -> float:
+    """How long to wait before subscribing: a lane goes to whoever comes first.
+
+    Those who want it less come later, so that a fresh fleet shares the lanes at once.
     """
     return SPREAD_S * (1 - rank(worker, lane) / _TOP)
-
-
-def has_priorities(version: str) -> bool:
-    """Whether this RabbitMQ lets the consumer with the highest priority be the active one."""
-    major = version.partition(".")[0]
-    return major.isdigit() and int(major) >= 4  # noqa: PLR2004 - the first with them

@@ -23,6 +23,7 @@ from fleet.store.watched import Watched
 from fleet.telemetry.health import Health
 from topology import names
 from workers import clock
+from workers.balance import Balance
 from workers.consumers import Consumers
 from workers.context import Startup
 from workers.effects import outcome_of
@@ -130,6 +131,13 @@ class Worker:
             on_delivery=self._intake.hand_over,
             on_lane=self._lanes.forget,
         )
+        self._balance = Balance(
+            store,
+            service=service.name,
+            worker=self.name,
+            lanes=self._lanes,
+            let_go=self._consumers.restart,
+        )
         self.health = Health(self.name)
         self._vitals = Vitals(
             self.health,
@@ -183,6 +191,7 @@ class Worker:
             self._intake.start()
             self._loops.start(self._publisher.refused())
             self._consumers.start()
+            balancing = self._loops.start(self._balance.run())
             self._loops.start(self._vitals.watch())
             self._loops.start(self._watch.run())
             if self._settings.prefetch == "auto":
@@ -191,6 +200,7 @@ class Worker:
                 log.info("worker ready")
                 await self._until(stop)
             finally:
+                balancing.cancel()
                 await self._drain()
 
     async def _begin(self, stack: AsyncExitStack) -> None:
@@ -279,14 +289,16 @@ class Worker:
         log.info("worker drained", handed_back=handed_back)
 
     async def _hand_back(self) -> int:
+        """Nack them; a lane's go back in order when its channel closes, not before newer."""
         jobs = self._pool.waiting()
         waiting = [*self._intake.waiting(), *(job.delivery for job in jobs)]
+        nacked = [delivery for delivery in waiting if not delivery.origin.is_lane]
         try:
             await self._let_go(jobs)
         finally:
-            for delivery in waiting:
+            for delivery in nacked:
                 delivery.give_back()
-        for line in {delivery.line for delivery in waiting}:
+        for line in {delivery.line for delivery in nacked}:
             await line.flush()
         return len(waiting)
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -49,7 +49,6 @@ class Subscription:
         *,
         is_lane: bool = False,
         prefetch: int = 200,
-        priority: int | None = None,
         on_start: OnStart | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -59,7 +58,6 @@ class Subscription:
         self._link = link
         self._on_delivery = on_delivery
         self._on_start = on_start
-        self._arguments = {} if priority is None else {"x-priority": priority}
         self._silence_s = silence_s
         self._task: asyncio.Task[None] | None = None
         self._intake: _Intake | None = None
@@ -105,8 +103,14 @@ class Subscription:
             self._intake.ended.set()
 
     async def cancel(self) -> None:
-        """Take no more deliveries; those in our hands can still be settled."""
+        """Take no more deliveries; those in our hands can still be settled.
+
+        A lane stays ours until `stop`: whoever had it next would be given newer ones before those
+        that are still in our hands. What comes meanwhile goes back with them, in order.
+        """
         self._draining = True
+        if self.origin.is_lane:
+            return
         async with self._changing:
             await self._cancel()
 
@@ -162,7 +166,7 @@ class Subscription:
                 await intake.channel.basic_qos(prefetch_count=self.prefetch)
                 if self._draining or self.is_paused:
                     return False
-                await intake.consume(self._arguments)
+                await intake.consume()
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.restart()
@@ -220,7 +224,7 @@ class Subscription:
                 if self._on_start is not None:
                     self._on_start(self.queue)
                 self._intake = intake
-                await intake.consume(self._arguments)
+                await intake.consume()
             if self._draining or self.is_paused:
                 return  # what began meanwhile has nothing to wait for here
             await self._watch(connection, intake)
@@ -275,12 +279,10 @@ class _Intake:
         self._origin = origin
         self._hand_over = hand_over
 
-    async def consume(self, arguments: Mapping[str, Any]) -> None:
+    async def consume(self) -> None:
         self.tag, self.cancelled = f"fleet.{uuid.uuid4().hex}", False
         self.channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        await self.channel.basic_consume(
-            self._origin.queue, _never, consumer_tag=self.tag, arguments=dict(arguments)
-        )
+        await self.channel.basic_consume(self._origin.queue, _never, consumer_tag=self.tag)
         self.stands = not self.cancelled
 
     def take(self, tag: int, body: bytes, table: bytes, *, redelivered: bool) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from topology.management import Found  # a worker at its start needs no HTTP client
 
 OLDEST: Final = (3, 10)
-BALANCED: Final = (4, 0)
 WANTING_MORE: Final = frozenset({(4, 2, 6), (4, 3, 0)})
 """Versions on which a look at a queue needs the permission to delete it."""
 CONSUMER_TIMEOUT_S: Final = 1_800.0
@@ -38,12 +37,7 @@ def version(product: str, text: str) -> Finding:
     if numbers in WANTING_MORE:
         text = f"On {name} the fleet's own users may not look at queues."
         return Finding("version", "warn", text, "Upgrade by one patch release.")
-    lanes = (
-        "it balances lanes by the consumers' priority"
-        if numbers >= BALANCED
-        else "the first worker keeps a lane until it ends; from 4.0 on lanes are balanced"
-    )
-    return Finding("version", "ok", f"{name}; {lanes}.")
+    return Finding("version", "ok", f"{name}.")
 
 
 def nodes(found: Iterable[Found]) -> list[Finding]:

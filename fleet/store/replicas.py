@@ -96,6 +96,14 @@ def every(tx: Tx) -> list[Replica]:
     return [_replica(row) for row in tx.query(f"{_SELECT} ORDER BY kind DESC, service, name")]
 
 
+def running(tx: Tx, service: str) -> dict[str, tuple[str, int]]:
+    """What each worker of `service` said last, where that was that it runs: instance and time."""
+    said = [each for each in every(tx) if (each.kind, each.service) == ("worker", service)]
+    return {
+        each.name: (each.instance, each.at_ms) for each in said if each.pulse.state == "running"
+    }
+
+
 def leave(tx: Tx, replica: Replica) -> None:
     """It ends: nobody need wait until it is silent."""
     tx.execute(

@@ -15,7 +15,7 @@ import msgspec
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from topology import names
-from workers.placement import has_priorities, rank
+from workers.placement import best
 
 DEADLINE_S = 150
 PAIRS = ["BTC/USD", "DOT/USD", "ETH/USD", "SOL/USD", "ADA/USD", "TRX/USD", "LTC/USD", "BNB/USD"]
@@ -69,27 +69,19 @@ async def rows(fleet: Any, sql: str) -> list[tuple[Any, ...]]:
     return found
 
 
-async def version_of(url: str) -> str:
-    """The broker's version."""
-    connection = await aio_pika.connect(url)
-    async with connection:
-        return str(connection.transport.connection.server_properties["version"])
-
-
-async def until_spread(fleet: Any, version: str, *workers: str) -> None:
-    """Wait until only these own lanes; where the broker balances, each lane its first choice."""
+async def until_spread(fleet: Any, *workers: str) -> None:
+    """Wait until each lane is owned by the one of these that ranks it first."""
     while True:
         owners = dict(await rows(fleet, "SELECT lane, owner FROM lanes"))
-        first = {lane: max(workers, key=partial(rank, lane=lane)) for lane in owners}
-        is_theirs = len(owners) == PARTITIONS and set(owners.values()) <= set(workers)
-        if is_theirs and (owners == first or not has_priorities(version)):
+        first = {lane: best(workers, lane) for lane in owners}
+        if len(owners) == PARTITIONS and owners == first:
             return
         await asyncio.sleep(0.1)
 
 
 async def change_the_guard(fleet: Any, load: Load) -> None:
     """Join, be killed, join, leave, join, be killed: each amid the load."""
-    spread = partial(until_spread, fleet, await version_of(fleet.url))
+    spread = partial(until_spread, fleet)
     fleet.start("w1")
     await spread("w1")
     fleet.start("w2")

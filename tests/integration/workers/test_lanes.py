@@ -150,3 +150,28 @@ async def test_a_failing_tick_is_parked_and_never_retried(bench: Any, service: S
     parked = await bench.take(names.failed(service.name))
     assert parked.headers["x-error-type"] == "TimeoutError"
     assert parked.headers["x-failed-queue"].startswith(f"pf.{service.name}.ticks.")
+
+
+async def test_a_worker_that_leaves_a_backlog_keeps_the_order(bench: Any, ticks: Any):
+    """What a leaving worker only prefetched comes before all that it was never given."""
+    service, order = ticks
+    on_tick = service.handlers.pop("market.tick").function
+
+    @service.handler("market.tick", state=Seen)
+    async def slow(context: Context, payload: dict[str, Any]) -> None:
+        await asyncio.sleep(0.002)
+        on_tick(context, payload)
+
+    await bench.lay_out(service)
+    events = [tick(bench, PAIRS[0], number) for number in range(1200)]
+    for event in events:
+        await bench.publish(event)
+    worker = await bench.start(service)
+    for most in (100, 300, 500):
+        await bench.until(lambda most=most: len(order[PAIRS[0]]) > most)
+        heir = await bench.start(service)
+        await bench.stop(worker)
+        worker = heir
+    await bench.settled(service, events)
+    seen = (await states(bench, service))[PAIRS[0]]
+    assert seen == list(range(1200))

@@ -15,7 +15,7 @@ from fleet.store import Effect
 from workers.context import Context, Effecting
 from workers.effects import outcome_of
 from workers.middleware import Call, compose
-from workers.placement import SPREAD_S, delay_s, has_priorities, rank
+from workers.placement import SPREAD_S, best, delay_s, rank
 from workers.process import in_lane
 from workers.registry import Service
 
@@ -64,7 +64,7 @@ def test_lanes_spread_and_only_those_of_a_lost_worker_move():
     workers = [f"host-{number}" for number in range(4)]
 
     def owners(alive: list[str]) -> dict[str, str]:
-        return {lane: max(alive, key=lambda worker: rank(worker, lane)) for lane in lanes}
+        return {lane: best(alive, lane) for lane in lanes}
 
     before, after = owners(workers), owners(workers[1:])
     assert min(Counter(before.values()).values()) > 32
@@ -73,25 +73,9 @@ def test_lanes_spread_and_only_those_of_a_lost_worker_move():
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_a_worker_waits_less_for_the_lanes_it_ranks_higher(worker: str, lane: str):
-    """Without priorities the delay is bounded, and shrinks with the rank."""
+    """The delay is bounded, and shrinks with the rank."""
     assert 0 < delay_s(worker, lane) <= SPREAD_S
     assert (delay_s(worker, lane) < SPREAD_S / 2) == (rank(worker, lane) > (1 << 24) / 2)
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        ("3.10.8", False),
-        ("3.13.7", False),
-        ("4.0.5", True),
-        ("4.3.6", True),
-        ("10.1", True),
-        ("", False),
-    ],
-)
-def test_priorities_come_with_4(version: str, expected: bool):
-    """Consumer priorities among single active consumers came with RabbitMQ 4.0."""
-    assert has_priorities(version) is expected
 
 
 def test_the_nearest_pattern_wins():
