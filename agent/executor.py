@@ -51,7 +51,11 @@ async def on_unknown(ctx: Context, order: OrderRequested) -> Decision | None:
 
 async def _carry_out(ctx: Context, known: Known) -> Decision:
     """Step after step, until one is an end."""
+    desk: Desk = ctx.app
     while True:
+        # A step may have waited for the venue, and all replicas may be in another mode since.
+        write_api = desk.guard.state(ctx.now_ms)
+        known = _with(known, standing=desk.watch.standing, write_api=write_api)
         step = next_step(known)
         try:
             match step:

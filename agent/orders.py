@@ -2,7 +2,7 @@
 
     nothing begun:  a closing to finish · limits · age · mode · pause · the pair's position
                     ──► close · reserve · skip · expire · wait
-    its place is reserved now:     send
+    its place is reserved now:     send, where the mode still allows it
     it was reserved before:        look at the venue first
                     ──► found: it is open · not found: send again, let go of it, or never know
     sent:           open · spent · refused · no answer
@@ -129,7 +129,7 @@ class Late(msgspec.Struct, frozen=True):
 class GiveUp(msgspec.Struct, frozen=True):
     """Give its place back, then `end` in one of these, or in what the venue refused with."""
 
-    end: Skip | Late | Exception | Failure
+    end: Skip | Wait | Late | Exception | Failure
 
 
 class AskLater(msgspec.Struct, frozen=True):
@@ -169,7 +169,7 @@ def next_step(known: Known) -> Step:
         return AskLater(known.lost, known.quiet_ms / 1000 + 1)
     if known.sent is not None:
         return _answered(known, known.sent)
-    return Send() if known.is_new else _begun_before(known, place)
+    return _first(known) if known.is_new else _begun_before(known, place)
 
 
 def _fresh(known: Known) -> Step:
@@ -213,6 +213,12 @@ def _place(known: Known) -> Step:
             return _busy(known.order)
         case reason:
             return Skip(reason)
+
+
+def _first(known: Known) -> Step:
+    """Its place was taken just now: what came before may have taken longer than the mode stood."""
+    refusal = _may_not_open(known)
+    return Send() if refusal is None else GiveUp(refusal)
 
 
 def _begun_before(known: Known, place: Position) -> Step:

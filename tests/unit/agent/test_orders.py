@@ -87,6 +87,8 @@ def test_nothing_is_sent_that_must_not_be(known: Known) -> None:
     assert known.place is not None
     assert known.place.state == "reserved"
     assert known.sent is known.refused is known.lost is None
+    standing = known.standing
+    assert standing.mode == "full" or (standing.mode, standing.reason) == ("read_only", NO_WRITES)
     if known.is_new:
         return
     assert known.listed is not None
@@ -94,8 +96,6 @@ def test_nothing_is_sent_that_must_not_be(known: Known) -> None:
     assert not known.is_stale
     assert known.attempt <= ATTEMPTS
     assert NOW - known.place.opened_ms <= RESEND_MS
-    standing = known.standing
-    assert standing.mode == "full" or (standing.mode, standing.reason) == ("read_only", NO_WRITES)
 
 
 @given(KNOWN)

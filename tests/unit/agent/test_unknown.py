@@ -104,6 +104,24 @@ async def test_a_crash_between_reserve_and_call_is_gone_on_with(
     assert at.done() == {"open": 1}
 
 
+async def test_a_shutdown_in_the_middle_of_a_flip_opens_nothing(
+    office: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mode changes while the venue closes the long: the short is not opened any more."""
+    at = await office()
+    await at.trade(BTC, "long")
+    venue, close = at.desk.venue, at.desk.venue.close
+
+    async def slowly(position_id: str) -> Any:
+        closed = await close(position_id)
+        at.desk.watch.state = AgentState(Standing("shutdown", "the drawdown", at.now))
+        return closed
+
+    monkeypatch.setattr(venue, "close", slowly)
+    assert "shutdown" in (await at.trade(BTC, "short", 1)).skipped
+    assert (await at.venue(), await at.book()) == ({}, {})
+
+
 async def test_a_crash_while_closing_is_gone_on_with(office: Any) -> None:
     """The flip that died after its close: closed once, opened once."""
     at = await office()
