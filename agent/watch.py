@@ -154,10 +154,12 @@ class Watch:
     def _close_all(self, held: list[Position]) -> None:
         """Ask for the end of each open position, with the same event from every replica."""
         for position in held:
-            if position.state in ("open", "closing") and position.key not in self._asked:
-                event = self._closing(position)
+            if position.state not in ("open", "closing"):
+                continue
+            event = self._closing(position)
+            if event.event_id not in self._asked:
                 self._untold[event.event_id] = event
-                self._asked.add(position.key)
+                self._asked.add(event.event_id)
 
     async def _tell(self) -> None:
         while self._untold:
@@ -170,7 +172,9 @@ class Watch:
             del self._untold[event_id]
 
     def _closing(self, position: Position) -> Event:
-        since_ms, key = self.standing.since_ms, close_key(position.venue_id)
+        since_ms = self.standing.since_ms
+        # Each shutdown asks anew: that the one before failed to close it is no reason to stay.
+        key = close_key(f"{position.venue_id}@{since_ms}")
         wish = CloseRequested(key, position.key, position.pair, self.standing.reason)
         return Event(
             derived_ulid(since_ms, f"order.close_requested:{key}"),

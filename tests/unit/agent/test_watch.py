@@ -11,7 +11,8 @@ import pytest
 
 from agent import state
 from agent.modes import DRAWDOWN, NO_WRITES
-from fleet.core.decision import Ack, Postpone, Retry
+from fleet.core.decision import Ack, Fail, Postpone, Retry
+from fleet.core.errors import RefusedError
 from fleet.core.payloads import LowBalance
 from fleet.store import Store, breakers, effects, equity, positions
 from fleet.store.positions import Position
@@ -80,6 +81,36 @@ async def test_only_an_operator_ends_a_shutdown_and_the_drawdown_counts_anew(
     )
     assert rows == [("ann", "shutdown", "full", "sized down")]
     assert (await store.read(lambda tx: equity.get(tx, AGENT))).realised == -40
+
+
+async def test_a_second_shutdown_asks_again_for_what_the_first_could_not_close(
+    office: Any, store: Store, post: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closing was refused and is given up; the next shutdown is a new reason to close."""
+    at = await office()
+    await at.trade(BTC, "long")
+
+    async def refuse(_: str) -> Any:
+        raise RefusedError("not now, not ever")
+
+    async def say(mode: str, later_ms: int) -> None:
+        said = {"operator": "ann", "note": "", "now_ms": at.now + later_ms}
+        await store.run(lambda tx: state.order_mode(tx, AGENT, mode, **said))
+        await at.desk.watch.look(at.now + later_ms)
+
+    def closings() -> list[Any]:
+        return [one for one in post.events.values() if one.type == "order.close_requested"]
+
+    await say("shutdown", 0)
+    (first,) = closings()
+    with monkeypatch.context() as patch:
+        patch.setattr(at.desk.venue, "close", refuse)
+        assert isinstance(await at.run(first), Fail)
+    await say("full", 1_000)
+    await say("shutdown", 2_000)
+    (second,) = (one for one in closings() if one != first)
+    assert await at.run(second) == Ack()
+    assert (await at.book(), await at.venue()) == ({}, {})
 
 
 async def test_a_low_balance_shuts_it(office: Any, floor: SimpleNamespace) -> None:
