@@ -8,8 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from agent.desk import Desk
+from agent.keys import close_key
 from agent.wire import VenuePosition
 from fleet.core.decision import Ack, Decision
+from fleet.core.payloads import CloseRequested
 from fleet.store import positions
 from fleet.store.api import Tx
 from fleet.store.positions import Position
@@ -84,14 +86,17 @@ async def _book(desk: Desk) -> list[Position]:
 
 
 def _close(ctx: Context, one: Position) -> None:
-    """The venue has it no more; what it gained there is not known."""
+    """The venue lists it no more: close it, which tells what it gained, and ends it for sure.
 
-    def write(tx: Tx) -> None:
-        if positions.get(tx, one.key) == one:
-            positions.closed(tx, one.key, None, None, ctx.now_ms)
-
-    ctx.write(write)
-    detail = f"{one.pair} {one.direction} ({one.venue_id}, key {one.key}) is closed at the venue"
+    A list may be wrong for a moment; what the book forgets because of it would stay open.
+    """
+    key = close_key(one.venue_id)
+    wish = CloseRequested(key, one.key, one.pair, "the venue lists it no more")
+    ctx.emit("order.close_requested", wish, key=key)
+    detail = (
+        f"the venue does not list {one.pair} {one.direction} ({one.venue_id}, key {one.key})"
+        " any more; it is closed, and booked with what the venue says it gained"
+    )
     ctx.alert("book_repaired", key=one.key, detail=detail)
 
 

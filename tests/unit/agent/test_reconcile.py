@@ -97,16 +97,39 @@ def fired(kind: str, now: int) -> Event:
 async def test_the_book_is_repaired_after_the_venue(office: Any) -> None:
     """Closed behind our back: the place is free again, a person is told once, then all agree."""
     place = await office()
-    await place.trade(BTC, "long")
+    event = place.wish(BTC, "long")
+    await place.run(event)
     (made,) = await place.desk.venue.positions()
     await place.desk.venue.close(made.position_id)
     later = place.now + QUIET_MS + 5_000
     assert await place.run(fired("clock.reconcile", later), at=later) == Ack()
-    assert await place.book() == {}
-    (alert,) = place.runner.emitted
+    closing, alert = place.runner.emitted
     assert (alert.type, alert.payload["name"]) == ("alert.raised", "book_repaired")
+    assert await place.run(closing) == Ack()
+    assert await place.book() == {}
+    assert (await place.place(event)).pnl == Decimal(0), "what it lost there counts in the drawdown"
+    assert place.done() == {"open": 1, "close": 1}
     again = await place.run(fired("clock.reconcile", later + 1), at=later + 1)
     assert again == Ack(skipped="the book and the venue agree")
+
+
+async def test_a_list_that_is_wrong_leaves_nothing_open_that_the_book_forgets(
+    office: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The venue says that nothing is open, and it is: a place is free only once it is closed."""
+    place = await office()
+    await place.trade(BTC, "long")
+
+    async def nothing() -> tuple[VenuePosition, ...]:
+        return ()
+
+    later = place.now + QUIET_MS + 5_000
+    with monkeypatch.context() as patch:
+        patch.setattr(place.desk.venue, "positions", nothing)
+        await place.run(fired("clock.reconcile", later), at=later)
+    assert await place.book() == {BTC: ("long", "open")}
+    assert await place.run(place.runner.emitted[0]) == Ack()
+    assert (await place.book(), await place.venue()) == ({}, {})
 
 
 async def test_a_stranger_at_the_venue_is_told_of(office: Any) -> None:
