@@ -48,7 +48,7 @@ class Bridge:
         limits: Limits,
         *,
         beside: Sequence[Beside] = (),
-        ticked: Callable[[dict[str, Any]], object] | None = None,
+        ticked: Callable[[dict[str, Any], int], object] | None = None,
         traces: Traces | None = None,
         keys: Keys | None = None,
     ) -> None:

@@ -53,8 +53,9 @@ class Reader:
     """Reads the frames of one source in order of arrival, from `cursor` on.
 
     Ticks carry the header `partition`, out of `partitions`; those of one pair, and events of one
-    type, share a publishing lane. `ticked` hears the payload of each tick. A frame of more than
-    `most_bytes` is not read. What is read is signed where there are `keys`.
+    type, share a publishing lane. `ticked` hears the payload of each tick and its event's
+    time. A frame of more than `most_bytes` is not read. What is read is signed where there are
+    `keys`.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Reader:
         *,
         partitions: int,
         most_bytes: int = MAX_BYTES,
-        ticked: Callable[[dict[str, Any]], object] | None = None,
+        ticked: Callable[[dict[str, Any], int], object] | None = None,
         keys: Keys | None = None,
     ) -> None:
         self._source = source
@@ -87,7 +88,7 @@ class Reader:
             if event.type in LIVE_ONLY:
                 lane = headers[names.PARTITION] = self._partition(event)
                 if self._ticked is not None:
-                    self._ticked(event.payload)
+                    self._ticked(event.payload, event.ts)
             else:
                 lane = _lane(event.type)
         except EnvelopeError as error:

@@ -49,10 +49,13 @@ class Newest:
         self._at_ms: dict[str, int] = {}
         self.doubted = False
 
-    def note(self, payload: dict[str, Any]) -> None:
-        """Take note of a tick of the stream; one whose price is none is doubted."""
+    def note(self, payload: dict[str, Any], ts: int) -> None:
+        """Take note of a tick whose event was made at `ts`; one that is no use is doubted."""
         pair, at_ms, price = payload.get("pair"), payload.get("timestamp_ms"), payload.get("price")
         if not isinstance(price, int | Decimal) or not price > 0:
+            self.doubted = True
+        elif type(at_ms) is int and at_ms > ts + MAX_AHEAD_MS:
+            # No strategy counts it, and it would hide every gap of its pair from now on.
             self.doubted = True
         elif type(pair) is str and type(at_ms) is int and at_ms > self._at_ms.get(pair, 0):
             if len(self._at_ms) >= PAIRS and pair not in self._at_ms:
@@ -168,7 +171,11 @@ def read_quotes(body: bytes) -> list[Quote]:
 
     Raises ValueError where it is no answer at all.
     """
-    return [quote for raw in msgspec.json.decode(body, type=_Quotes).pairs if (quote := _read(raw))]
+    try:
+        told = msgspec.json.decode(body, type=_Quotes).pairs
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return [quote for raw in told if (quote := _read(raw))]
 
 
 def synthetic(quote: Quote, agent: str) -> Event:

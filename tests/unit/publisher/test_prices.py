@@ -27,8 +27,8 @@ def tick(pair: str, at_ms: int, price: Any = 1) -> dict[str, Any]:
 def test_only_what_is_newer_than_the_stream_is_filled_in():
     """Of the same moment or older: the stream has told; newer or never told: a gap."""
     newest = Newest()
-    newest.note(tick("A", NOW - 5))
-    newest.note(tick("A", NOW - 9))
+    newest.note(tick("A", NOW - 5), NOW)
+    newest.note(tick("A", NOW - 9), NOW)
     quotes = [
         Quote("A", Decimal(1), NOW - 5),
         Quote("A", Decimal(1), NOW - 7),
@@ -43,8 +43,8 @@ def test_only_what_is_newer_than_the_stream_is_filled_in():
 def test_a_quote_without_a_time_is_one_of_this_second():
     """It is a gap only where the stream was silent about the pair for a whole period."""
     newest = Newest()
-    newest.note(tick("A", NOW - EVERY_MS + 1))
-    newest.note(tick("B", NOW - EVERY_MS))
+    newest.note(tick("A", NOW - EVERY_MS + 1), NOW)
+    newest.note(tick("B", NOW - EVERY_MS), NOW)
     quotes = [Quote("A", Decimal(1)), Quote("B", Decimal(1))]
     found = newest.missing(quotes, NOW + 7, EVERY_MS + 7)
     assert [(one.pair, one.timestamp_ms) for one in found] == [("B", NOW)]
@@ -55,7 +55,7 @@ def test_never_older_than_the_newest(times: list[int], quoted: int):
     """Whatever came in whatever order, a synthetic tick is newer than all of it."""
     newest = Newest()
     for at in times:
-        newest.note(tick("A", NOW + at))
+        newest.note(tick("A", NOW + at), NOW)
     found = newest.missing([Quote("A", Decimal(1), NOW + quoted)], NOW, EVERY_MS)
     assert bool(found) == (quoted > max(times, default=0))
 
@@ -64,7 +64,15 @@ def test_never_older_than_the_newest(times: list[int], quoted: int):
 def test_a_price_that_is_none_is_doubted(price: Any):
     """A bad tick asks for the fallback source, and hides no gap."""
     newest = Newest()
-    newest.note(tick("A", NOW, price))
+    newest.note(tick("A", NOW, price), NOW)
+    assert newest.doubted
+    assert newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
+
+
+def test_a_tick_from_the_future_hides_no_gap():
+    """No strategy counts it, so the fallback source is asked, and its price is one."""
+    newest = Newest()
+    newest.note(tick("A", NOW + 10**9), NOW)
     assert newest.doubted
     assert newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
 
@@ -88,6 +96,8 @@ def test_what_is_no_quote_is_left_out():
     assert read_quotes(body) == [Quote("A", Decimal("1.5"), 5), Quote("E", Decimal(2))]
     with pytest.raises(ValueError, match="pairs"):
         read_quotes(b'{"error":"no"}')
+    with pytest.raises(ValueError, match="deep"):
+        read_quotes(b'{"pairs":[' + b"[" * 100_000)
 
 
 class Paper:
@@ -128,7 +138,7 @@ async def test_a_gap_or_a_bad_tick_asks_at_once(cause: str, monkeypatch: pytest.
             if cause == "gap":
                 fill.gap()
             else:
-                newest.note(tick("A", NOW, "broken"))
+                newest.note(tick("A", NOW, "broken"), NOW)
             await asyncio.wait_for(paper.came.wait(), 30)
         finally:
             filling.cancel()
