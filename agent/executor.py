@@ -25,6 +25,7 @@ from fleet.core.payloads import OrderRequested
 from fleet.store import positions
 from fleet.store.api import Tx
 from fleet.store.positions import Position, Refused
+from workers import clock
 from workers.context import Context
 
 
@@ -115,7 +116,7 @@ async def _reserve(ctx: Context, known: Known) -> Known:
         leverage=order.leverage,
         ts_ms=order.timestamp_ms,
         opened_ms=ctx.now_ms,
-        asked_ms=ctx.now_ms,
+        asked_ms=_by_now(ctx),
     )
     limit = desk.settings.max_positions
     taken = await desk.store.run(lambda tx: positions.reserve(tx, wish, limit))
@@ -128,11 +129,12 @@ async def _reserve(ctx: Context, known: Known) -> Known:
 
 async def _send(ctx: Context, known: Known) -> Known:
     """Ask the venue. Where it raises, the outcome is not known, and the place stays taken."""
-    desk, key, now_ms = ctx.app, known.order.key, ctx.now_ms
+    desk, key = ctx.app, known.order.key
     try:
-        async with desk.guard.call(ctx.effecting.holder, now_ms):
+        async with desk.guard.call(ctx.effecting.holder, ctx.now_ms):
             if not known.is_new:
-                await desk.store.run(lambda tx: positions.asked(tx, key, now_ms))
+                asked_ms = _by_now(ctx)
+                await desk.store.run(lambda tx: positions.asked(tx, key, asked_ms))
             opened = await desk.venue.open(known.order)
     except (RefusedError, NotNowError) as error:
         return _with(known, refused=error, listed=None)
@@ -228,6 +230,11 @@ def _done(ctx: Context, position_id: str, price: Decimal | None) -> Decision:
 def _skip(ctx: Context, reason: str) -> Decision:
     ctx.effecting.done({"skipped": reason})
     return Ack(skipped=reason)
+
+
+def _by_now(ctx: Context) -> int:
+    """The time, for what must not be dated too early: an attempt may be half a minute old."""
+    return max(ctx.now_ms, clock.now_ms())
 
 
 def _with(known: Known, **learned: Any) -> Known:

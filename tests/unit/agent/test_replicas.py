@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -324,6 +325,8 @@ class Replicas(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        self.clock = patch("workers.clock.now_ms", lambda: self.world.now_ms)
+        self.clock.start()
 
     @rule(
         pairs=st.lists(st.sampled_from(PAIRS), min_size=1, max_size=5),
@@ -390,7 +393,14 @@ class Replicas(RuleBasedStateMachine):
                 self.world.start(self.world.replicas.index(None), self._due()[0])
 
     def teardown(self) -> None:
-        """In calm weather all comes to its end: book and venue agree, nothing is left undecided."""
+        """In calm weather all comes to its end."""
+        try:
+            self._ends_well()
+        finally:
+            self.clock.stop()
+
+    def _ends_well(self) -> None:
+        """Book and venue agree, nothing is left undecided."""
         self.time_passes(100, "full")
         for _ in range(40):
             self.calm()
