@@ -42,6 +42,8 @@ class _Hired(msgspec.Struct, frozen=True):
 async def on_claim(ctx: Context, wish: ClaimRequested) -> Decision:
     """Claim the faucet."""
     desk: Desk = ctx.app
+    if skipped := _on_paper(ctx):
+        return skipped
     await _send(ctx, desk.world.ports.faucet, {"agent": desk.agent}, wish.key)
     return Ack()
 
@@ -134,7 +136,7 @@ async def _send(ctx: Context, port: Port, values: Mapping[str, Value], key: str)
 
 
 async def _before(ctx: Context, fault: str, job: str, escrow: str) -> Decision | None:
-    """Whether it has to wait for a dispute; raises DataError for a `fault`.
+    """Whether it is on paper, or has to wait for a dispute; raises DataError for a `fault`.
 
     Whatever happens here, this attempt did not touch the world.
     """
@@ -142,12 +144,24 @@ async def _before(ctx: Context, fault: str, job: str, escrow: str) -> Decision |
     if fault:
         ctx.effecting.not_done()
         raise DataError(fault)
+    if skipped := _on_paper(ctx):
+        return skipped
     try:
         halted = await desk.store.read(lambda tx: records.is_disputed(tx, desk.agent, job, escrow))
     except Exception:
         ctx.effecting.not_done()
         raise
     return _HALTED if halted else None
+
+
+def _on_paper(ctx: Context) -> Decision | None:
+    """Paper moves no money and spends no key: what is owed is still owed when it is over."""
+    desk: Desk = ctx.app
+    if not desk.settings.paper:
+        return None
+    if ctx.effecting.before is None:
+        return Ack(skipped="on paper")
+    return Postpone(HALT_S, "what became of it is not to be asked on paper")
 
 
 def _never_known(ctx: Context, key: str) -> Decision | None:

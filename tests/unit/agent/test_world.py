@@ -205,6 +205,16 @@ async def test_evidence_that_cannot_be_written_is_told_all_the_same(
     assert "could not be written" in place.runner.emitted[-1].payload["detail"]
 
 
+async def test_paper_spends_no_key_of_a_payment(office: Any) -> None:
+    """No money moves on paper, and what is owed can still be paid, under the same key."""
+    place = await office(agent={"paper": True})
+    wish = PaymentRequested("k1", AGENT, HIRED, Decimal(1), "j1")
+    decision = await place.run(place.event(wish, "payment.release_requested"))
+    assert decision.skipped == "on paper"
+    assert place.done() == {}
+    assert await place.desk.store.read(lambda tx: effects.get(tx, "k1")) is None
+
+
 @pytest.mark.parametrize(("resend", "later_ms"), [(False, 60_000), (True, DAY_MS)])
 async def test_a_payment_that_cannot_be_asked_about_is_never_sent_again(
     world: Any, resend: bool, later_ms: int
