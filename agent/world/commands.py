@@ -129,6 +129,7 @@ _HALTED: Final = Postpone(HALT_S, "its money is in dispute")
 
 
 async def _send(ctx: Context, port: Port, values: Mapping[str, Value], key: str) -> bytes:
+    ctx.effecting.mode = ctx.app.mode_text
     answer = await port.send(values, key)
     told = answer[:LARGEST_RESULT].decode("utf-8", "replace")
     ctx.effecting.done({"answer": told})

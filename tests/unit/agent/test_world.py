@@ -215,6 +215,14 @@ async def test_paper_spends_no_key_of_a_payment(office: Any) -> None:
     assert await place.desk.store.read(lambda tx: effects.get(tx, "k1")) is None
 
 
+async def test_the_mode_stands_in_the_effect_of_a_payment(world: Any) -> None:
+    """As in an order's: under which mode money moved."""
+    place = await world()
+    wish = PaymentRequested("k1", AGENT, HIRED, Decimal(1), "j1")
+    await place.run(place.event(wish, "payment.release_requested"))
+    assert (await place.desk.store.read(lambda tx: effects.get(tx, "k1"))).mode == "full"
+
+
 @pytest.mark.parametrize(("resend", "later_ms"), [(False, 60_000), (True, DAY_MS)])
 async def test_a_payment_that_cannot_be_asked_about_is_never_sent_again(
     world: Any, resend: bool, later_ms: int
