@@ -332,7 +332,7 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
     async with ground.working(1):
 
         async def half() -> bool:
-            return all(len(seen) == 5 for _, seen in (await ground.states()).values())
+            return [len(seen) for _, seen in (await ground.states()).values()] == [5] * 8
 
         await until(half)
         said = await ground.run("migrate", lanes=6, code=2)
