@@ -111,16 +111,18 @@ class Project:
 
     def leader(self) -> str:
         """The container of the bridge that began to lead last."""
-        since: dict[str, str] = {}
-        for container in self.containers("publisher"):
-            told = subprocess.run(
+        return max(self.leads())[1]
+
+    def leads(self) -> list[tuple[str, str]]:
+        """When a bridge began to lead, and in which container, for each time."""
+        return [
+            (json.loads(line)["timestamp"], container)
+            for container in self.containers("publisher")
+            for line in subprocess.run(
                 ["docker", "logs", container], capture_output=True, text=True, check=True
-            )
-            for line in told.stderr.splitlines():
-                if '"bridge leads"' in line:
-                    since[container] = json.loads(line)["timestamp"]
-        assert since, "a bridge leads"
-        return max(since, key=lambda container: since[container])
+            ).stderr.splitlines()
+            if '"bridge leads"' in line
+        ]
 
     def audit(self) -> dict[str, Any]:
         """The audit's findings, whatever they come to, with the sandbox's ledger as witness."""
