@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fleet.core.errors import ApiError
 from fleet.core.retry import RetryPolicy
 from fleet.status.gather import Gatherer
 from fleet.store import controls, effects
@@ -43,7 +44,7 @@ async def told(bench: Any, *words: str, **environment: str) -> Any:
 async def test_the_status_is_what_the_fleet_does(bench: Any, service: Service):
     """Replicas, lanes, depths, failures, retries, effects, pauses; then each handler."""
     service.lanes = Lanes()
-    service.retry = RetryPolicy(attempts=2, base=400.0, cap=400.0)
+    service.retry = RetryPolicy(attempts=2, cap=400.0)
 
     @service.handler("market.tick")
     def on_tick(_: Context, __: dict[str, Any]) -> None:
@@ -55,7 +56,7 @@ async def test_the_status_is_what_the_fleet_does(bench: Any, service: Service):
 
     @service.handler("test.later")
     def later(_: Context, __: dict[str, Any]) -> None:
-        raise ConnectionError("not yet")
+        raise ApiError("not yet", retry_after=400.0)  # full jitter could be no time
 
     await bench.lay_out(service)
     workers = [await bench.start(service) for _ in range(2)]
