@@ -20,9 +20,9 @@ from agent.venue import Venue, VenueApi
 from agent.watch import Place, Watch
 from agent.world.ports import World
 from agent.world.settings import WorldSettings, load_world
+from fleet import clock
 from fleet.core.breaker import BreakerPolicy
 from fleet.store.api import Store
-from workers import clock
 from workers.context import Startup
 
 SERVICE: Final = "trading.agent"

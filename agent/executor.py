@@ -18,6 +18,7 @@ from agent.desk import Desk
 from agent.orders import ATTEMPTS, Known, Sent, next_step
 from agent.venue import listed
 from agent.wire import VenuePosition
+from fleet import clock
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone, Retry
 from fleet.core.errors import ApiError, DataError, NetworkError, NotNowError, RefusedError
 from fleet.core.failure import Failure, describe, failure
@@ -25,7 +26,6 @@ from fleet.core.payloads import OrderRequested
 from fleet.store import positions
 from fleet.store.api import Tx
 from fleet.store.positions import Position, Refused
-from workers import clock
 from workers.context import Context
 
 

@@ -10,12 +10,12 @@ import msgspec
 from agent.strategy import Window
 from agent.venue import Opened
 from agent.wire import ClosedPosition, VenuePosition
+from fleet import clock
 from fleet.core.errors import RefusedError
 from fleet.core.payloads import OrderRequested
 from fleet.store import lanes, paper
 from fleet.store.api import Store, Tx
 from fleet.store.paper import PaperPosition
-from workers import clock
 
 USDC: Final = Decimal("0.000001")
 EXACT: Final = Context(prec=60)

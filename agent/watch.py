@@ -19,6 +19,7 @@ from agent.guard import Guard
 from agent.keys import close_key
 from agent.modes import MODES, Health, Limits, Standing, is_below, step
 from agent.state import AgentState, Kept
+from fleet import clock
 from fleet.core import breaker
 from fleet.core.alerts import alert_event
 from fleet.core.breaker import Breaker
@@ -30,7 +31,6 @@ from fleet.store import breakers, equity, lanes, positions
 from fleet.store.api import Store, Tx
 from fleet.store.positions import Position
 from fleet.telemetry import metrics
-from workers import clock
 from workers.context import Publish
 
 EVERY_S: Final = 1.0

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 
 import aio_pika
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
 from fleet.amqp.delivery import Delivery
@@ -132,7 +133,7 @@ async def fill(amqp_url: str, events: int, queue: str) -> None:
 
 
 def _event(number: int) -> Event:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     return Event(
         event_id=make_ulid(now_ms, os.urandom(10)),
         type=EVENT_TYPE,

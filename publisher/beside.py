@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
+from fleet import clock
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.envelope import event_headers
@@ -95,7 +95,7 @@ class OwnEvents:
         return None
 
     async def _shed(self, event: Event, reason: str) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         row = Settled(
             service=BRIDGE,
             event_id=event.event_id,

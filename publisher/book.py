@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
+from fleet import clock
 from fleet.core.errors import StateError
 from fleet.store import bridge
 from fleet.store.api import Lease, Store, Write
@@ -72,7 +72,7 @@ class Book:
             source=self._source,
             cursor=passed[-1].cursor,
             lease=self._lease,
-            now_ms=time.time_ns() // 1_000_000,
+            now_ms=clock.now_ms(),
             shed=[each.shed for each in passed if each.shed],
             missed=[each.missed for each in passed if each.missed],
             quarantined=[each.quarantined for each in passed if each.quarantined],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from fleet import clock
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import StateError
 from fleet.core.signature import Keys
@@ -157,7 +157,7 @@ class Bridge:
                     continue
                 if not outbox.open:
                     await outbox.room()
-                posting = reader.read(arrival, time.time_ns() // 1_000_000)
+                posting = reader.read(arrival, clock.now_ms())
                 if posting.quarantined:
                     self._unreadable.note(reason=posting.quarantined.reason[:200])
                 outbox.put(posting)

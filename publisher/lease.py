@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from fleet import clock
 from fleet.core.errors import StateError
 from fleet.store import leases
 from fleet.store.api import Lease, Store
@@ -67,7 +68,9 @@ class Leadership:
         asked, left_s = time.monotonic(), self._until - time.monotonic()
         try:
             async with asyncio.timeout(max(left_s, 0.0)):
-                work = partial(leases.renew, lease=lease, now_ms=_now_ms(), ttl_ms=self._ttl_ms)
+                work = partial(
+                    leases.renew, lease=lease, now_ms=clock.now_ms(), ttl_ms=self._ttl_ms
+                )
                 self._lease = await self._store.run(work)
         except (StateError, TimeoutError) as error:
             log.warning("lease not renewed", lease=self._name, reason=str(error) or "no answer")
@@ -97,7 +100,7 @@ class Leadership:
             leases.acquire,
             name=self._name,
             holder=self._holder,
-            now_ms=_now_ms(),
+            now_ms=clock.now_ms(),
             ttl_ms=self._ttl_ms,
         )
         try:
@@ -108,7 +111,3 @@ class Leadership:
         self._until = asked + self._ttl_s
         self._lost.clear()
         return self._lease
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

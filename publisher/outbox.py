@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from fleet import clock
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.errors import PublishError, PublishNacked, PublishReturned
@@ -171,7 +172,7 @@ class Outbox:
             return
         metrics.BRIDGE_REFUSED.labels(self._source, _REASONS.get(type(error), "unknown")).inc()
         if isinstance(error, PublishNacked) and posting.live_only:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             posting.shed = ShedRow(posting.cursor, str(error), now_ms, now_ms - posting.ts)
             self._settle(posting)
         elif isinstance(error, PublishNacked | PublishReturned) and posting.quarantined:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from fleet import clock
 from fleet.amqp.harvest import Harvest, Held
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.errors import PublishError, SettingsError
@@ -19,7 +20,7 @@ from fleet.store.api import Settled, Tx
 from fleet.store.archive import Archived, Intervention, plain
 from replay import roads
 from replay.entry import Entry, read_entry, told
-from replay.place import Place, now_ms, shown
+from replay.place import Place, shown
 from replay.run import MOST_BYTES, archived
 from replay.selection import Selection
 from topology import names
@@ -86,7 +87,7 @@ async def _some(
 async def _archive(
     place: Place, harvest: Harvest, part: Sequence[tuple[Entry, Held]], note: str
 ) -> None:
-    at_ms = now_ms()
+    at_ms = clock.now_ms()
     kept = [
         archived(place, entry, held, kind="resolved", note=note, at_ms=at_ms)
         for entry, held in part
@@ -122,7 +123,7 @@ async def restore(
 
 
 def _brought_back(tx: Tx, place: Place, entry: Archived, note: str) -> None:
-    at_ms = now_ms()
+    at_ms = clock.now_ms()
     archive.restored(tx, entry, at_ms)
     archive.note(tx, [_done(place, entry, "restore", note, at_ms)])
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from fleet import clock
 from fleet.amqp.harvest import Harvest, Held, open_harvest
 from fleet.amqp.looks import open_looks
 from fleet.store import effects, journal
@@ -59,7 +59,7 @@ class Place:
 
         rows, found = await self.store.read(ask)
         return Knowledge(
-            now_ms=now_ms(),
+            now_ms=clock.now_ms(),
             rows={event_id: row for (_, event_id), row in rows.items()},
             effects=found,
             homes=await self._homes({judge.home(each.entry) for each in readings}),
@@ -93,8 +93,3 @@ def shown(seen: Seen) -> Callable[[Held], bool]:
 def entry_of(held: Held) -> Entry:
     """The entry of a message in our hands."""
     return read_entry(held.headers, held.body, exchange=held.exchange, key=held.key)
-
-
-def now_ms() -> int:
-    """The time, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

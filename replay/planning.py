@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fleet import clock
 from fleet.amqp.harvest import Held
 from replay import plan as plans
 from replay.entry import Entry, iso
-from replay.place import Place, now_ms
+from replay.place import Place
 from replay.plan import Plan
 from replay.run import Edit
 from replay.selection import Selection
@@ -27,7 +28,7 @@ async def make_plan(
     No body is held. Raises what `edit` raises.
     """
     readings: list[Reading] = []
-    at_ms = now_ms()
+    at_ms = clock.now_ms()
 
     def seen(entry: Entry, held: Held) -> bool:
         if selection.matches(entry, held.body):

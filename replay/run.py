@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from fleet import clock
 from fleet.amqp import frames
 from fleet.amqp.connection import Link
 from fleet.amqp.harvest import Harvest, Held
@@ -26,7 +27,7 @@ from fleet.store.api import Tx
 from fleet.store.archive import Archived, Intervention
 from replay import roads
 from replay.entry import Entry, told
-from replay.place import Place, now_ms, shown
+from replay.place import Place, shown
 from replay.plan import Item, Meant
 from replay.verdict import SENT, Judge, Reading
 
@@ -134,7 +135,9 @@ class Runner:
             nonlocal size, is_last
             standing = meant.standing(entry)
             if standing == "meant":
-                parked.append(Parked(entry, held, self._judge.read(entry, held.body, now_ms())))
+                parked.append(
+                    Parked(entry, held, self._judge.read(entry, held.body, clock.now_ms()))
+                )
                 size += entry.size
             elif standing == "changed":
                 self.report.refused[entry.id] = "its body changed since the plan"
@@ -158,7 +161,9 @@ class Runner:
         going: list[tuple[Parked, bytes]] = []
         for each in parked:
             body = self._edit(each.held.body) if self._edit else each.held.body
-            reading = self._judge.read(each.entry, body, now_ms()) if self._edit else each.reading
+            reading = (
+                self._judge.read(each.entry, body, clock.now_ms()) if self._edit else each.reading
+            )
             verdict = self._judge.judge(reading, known)
             if body != each.held.body and SIGNATURE in each.held.headers and self._keys is None:
                 self.report.refused[each.entry.id] = "it is signed; set SIGNING_KEY to edit it"
@@ -182,7 +187,7 @@ class Runner:
 
     async def _write_down(self, going: Sequence[tuple[Parked, bytes]]) -> None:
         """Keep what an edit replaces, and who did what, before anything is sent."""
-        at_ms, place = now_ms(), self._place
+        at_ms, place = clock.now_ms(), self._place
         kept = [self._kept(each, at_ms) for each, body in going if body != each.held.body]
         done = [self._done(each, body, at_ms) for each, body in going]
 

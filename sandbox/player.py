@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from fleet import clock
 from sandbox.buffer import Buffer, Event
-from sandbox.clock import now_ms
 from sandbox.feed import Item
 from sandbox.ids import Ulids
 from sandbox.ledger import Ledger
@@ -37,7 +37,7 @@ class Emitter:
 
     def emit(self, item: Item) -> None:
         """Emit one item now."""
-        event_id, ts_ms = self._ids.next(now_ms())
+        event_id, ts_ms = self._ids.next(clock.now_ms())
         text = (
             f'{{"eventId":"{event_id}","type":"{item.type}","agentId":{self._agent},'
             f'"payload":{item.payload},"ts":{ts_ms}}}'

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from sandbox.clock import now_ms
+from fleet import clock
 from sandbox.faults import LONGEST, Faults
 from sandbox.player import Quote
 from sandbox.venue import Answer, CloseOrder, OpenOrder, TradeOrder, Venue
@@ -77,7 +77,9 @@ class Api:
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         agent = request.headers["X-Agent-Id"]
-        return respond(Answer(200, {"status": "ok", "agent_id": agent, "server_time_ms": now_ms()}))
+        return respond(
+            Answer(200, {"status": "ok", "agent_id": agent, "server_time_ms": clock.now_ms()})
+        )
 
     async def _prices(self, _: web.Request) -> web.StreamResponse:
         ticks = [msgspec.Raw(quote.tick.encode()) for quote in self._board.values()]
@@ -88,12 +90,12 @@ class Api:
 
     async def _open(self, request: web.Request) -> web.StreamResponse:
         return await self._write(
-            request, lambda body: self._venue.open(_read(body, OpenOrder), now_ms())
+            request, lambda body: self._venue.open(_read(body, OpenOrder), clock.now_ms())
         )
 
     async def _close(self, request: web.Request) -> web.StreamResponse:
         return await self._write(
-            request, lambda body: self._venue.close(_read(body, CloseOrder), now_ms())
+            request, lambda body: self._venue.close(_read(body, CloseOrder), clock.now_ms())
         )
 
     def _keyed(self, kind: str, id_field: str) -> Handler:
@@ -101,8 +103,10 @@ class Api:
             def act(body: bytes) -> Answer:
                 said = _read(body or b"{}", dict[str, Any])
                 if kind == "order" and "pair" in said:
-                    return self._venue.trade(_read(body, TradeOrder), _key_of(request), now_ms())
-                return self._venue.act(kind, id_field, _key_of(request), said, now_ms())
+                    return self._venue.trade(
+                        _read(body, TradeOrder), _key_of(request), clock.now_ms()
+                    )
+                return self._venue.act(kind, id_field, _key_of(request), said, clock.now_ms())
 
             return await self._write(request, act)
 

@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
+from fleet import clock
 from fleet.core.errors import SettingsError
 from sandbox.admin import Admin
 from sandbox.buffer import Buffer
-from sandbox.clock import now_ms
 from sandbox.faults import Faults
 from sandbox.feed import Item, market, weave
 from sandbox.ids import Ulids
@@ -49,7 +49,7 @@ class Sandbox:
         self._stream = Stream(self._buffer, idle=settings.idle_seconds, subscribed=self.begin)
         self._venue = Venue(
             self._emitter.price_of,
-            lambda: ids.next(now_ms())[0],
+            lambda: ids.next(clock.now_ms())[0],
             self.ledger,
             idempotent=settings.idempotency,
         )
@@ -152,7 +152,9 @@ class Sandbox:
     def _items(self) -> Iterator[Item]:
         seed = self.settings.seed
         trades = (
-            self._tape.trades() if self._tape else made_up(seed, self.settings.start_ms or now_ms())
+            self._tape.trades()
+            if self._tape
+            else made_up(seed, self.settings.start_ms or clock.now_ms())
         )
         script = Script(seed, self.settings.agent_id)
         items = market(islice(trades, self.settings.events))

@@ -9,9 +9,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from aiohttp import ClientConnectionResetError, WSMsgType, web
 
+from fleet import clock
 from fleet.core.ulid import is_ulid
 from sandbox.buffer import Buffer, Event
-from sandbox.clock import now_ms
 
 BATCH: Final = 256
 LARGEST_FRAME: Final = 65_536
@@ -119,7 +119,7 @@ class Connection:
         if isinstance(wanted, str):
             self.dismiss(GARBAGE, wanted)
             return False
-        self._buffer.expire(now_ms())
+        self._buffer.expire(clock.now_ms())
         self.cursor, resumed = self._buffer.resume(wanted.resume_from or "")
         # Read before anything is awaited: the oldest events may be gone a moment later.
         events = self._buffer.read(self.cursor, BATCH)

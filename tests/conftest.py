@@ -12,7 +12,7 @@ import socket
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +27,7 @@ from fleet.broker.given import GivenBroker
 from fleet.broker.running import await_ready
 from fleet.core.errors import BrokerError
 from fleet.settings import load
+from fleet.store import Settled
 from tests import postgres as postgresql
 
 # How fast this machine is today is no property of the code.
@@ -301,3 +302,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no recorded tapes here: set FLEET_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def done() -> Callable[..., Settled]:
+    """A handled delivery: `done("E1", outcome="failed", …)`."""
+
+    def make(event_id: str, **more: object) -> Settled:
+        fields: dict[str, object] = {
+            "service": "svc",
+            "event_id": event_id,
+            "outcome": "done",
+            "attempt": 1,
+            "worker": "worker-1",
+            "at_ms": 1_000,
+        }
+        return Settled(**(fields | more))  # type: ignore[arg-type]  # each caller names its own
+
+    return make

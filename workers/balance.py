@@ -56,7 +56,7 @@ class Balance:
         at_work: set[str] = set()
         looked_at = -LOOK_S
         while True:
-            if time.monotonic() - looked_at >= LOOK_S:
+            if self._lanes.held() and time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
                 at_work = await self._at_work()
             self._balance(at_work)

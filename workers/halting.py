@@ -7,11 +7,11 @@ from typing import Final
 
 import structlog
 
+from fleet import clock
 from fleet.core.decision import Ack, Fail
 from fleet.core.failure import Failure
 from fleet.core.streak import Streaks
 from fleet.store.controls import Halt
-from workers import clock
 from workers.holds import Holds
 from workers.job import Job
 

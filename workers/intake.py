@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from fleet import clock
 from fleet.amqp.delivery import Delivery
 from fleet.core import canary
 from fleet.core.decision import Ack, Fail
@@ -20,7 +21,6 @@ from fleet.core.failure import describe, failure
 from fleet.core.signature import Keys
 from fleet.store import journal
 from fleet.store.api import Candidate, Claim, Standing, Store
-from workers import clock
 from workers.holds import Hold, Holds
 from workers.job import Job
 from workers.lanes import LaneKeeper

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, cast
 
+from fleet import clock
 from fleet.core.decision import Ack, Decision, Fail
 from fleet.core.events import Event
 from fleet.core.failure import failure
 from fleet.telemetry.histogram import Buckets
 from fleet.telemetry.log import about
-from workers import clock
 from workers.context import Context
 from workers.gate import Gate
 from workers.holds import Holds

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from fleet import clock
 from fleet.core.alerts import alert_event
 from fleet.core.errors import FleetError, StateError
 from fleet.core.events import Event
@@ -19,7 +20,6 @@ from fleet.store.controls import Halt
 from fleet.store.presence import Presence
 from fleet.store.replicas import BEAT_S
 from fleet.telemetry import metrics
-from workers import clock
 from workers.holds import Holds
 from workers.loops import Loops
 from workers.patience import until_stored

@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
+from fleet import clock
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 from fleet.core.envelope import EVENT_ID
 from fleet.core.ulid import is_ulid
 from fleet.store.api import KeyState, Outcome, Settled
-from workers import clock
 from workers.effects import outcome_of
 from workers.job import Job
 

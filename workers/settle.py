@@ -12,6 +12,7 @@ from typing import cast
 
 import structlog
 
+from fleet import clock
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.core.backoff import backoff
 from fleet.core.decision import Ack, Fail, Postpone
@@ -20,7 +21,6 @@ from fleet.core.events import Event
 from fleet.core.failure import describe
 from fleet.store.api import Settled, Store, Verdict
 from fleet.telemetry.log import about
-from workers import clock
 from workers.job import Job
 from workers.loops import Loops
 from workers.patience import until_stored

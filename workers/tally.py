@@ -9,9 +9,9 @@ from typing import Final
 
 from prometheus_client import Counter as Increasing
 
+from fleet import clock
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone
 from fleet.telemetry import metrics
-from workers import clock
 from workers.effects import outcome_of
 from workers.job import Job
 from workers.process import DONE

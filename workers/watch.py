@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 import psutil
 import structlog
 
+from fleet import clock
 from fleet.core.alerts import TYPE, alert_event
 from fleet.core.errors import FleetError, ResourceError
 from fleet.store import bindings
 from fleet.store.watched import Watched
-from workers import clock
 from workers.context import Publish
 from workers.settings import WorkerSettings
 

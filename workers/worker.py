@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from fleet import clock
 from fleet.amqp import frames
 from fleet.amqp.connection import Link
 from fleet.amqp.publisher import ConfirmedPublisher
@@ -22,7 +23,6 @@ from fleet.store.presence import Presence
 from fleet.store.watched import Watched
 from fleet.telemetry.health import Health
 from topology import names
-from workers import clock
 from workers.balance import Balance
 from workers.consumers import Consumers
 from workers.context import Startup

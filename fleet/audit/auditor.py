@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
 
+from fleet import clock
 from fleet.amqp.log import Logged, LogReader, open_log
 from fleet.amqp.looks import Depth, Looks, open_looks
 from fleet.audit.books import Books, Journal, missed_ids, read_books, read_journal
@@ -136,7 +137,7 @@ class Auditor:
         What a running fleet has in its hands has no journal row yet: a moment later it has. Only
         events that happened before the call are looked at.
         """
-        until_ms = time.time_ns() // 1_000_000
+        until_ms = clock.now_ms()
         findings, since = await self.look(until_ms), time.monotonic()
         while findings.reckoning.unaccounted and time.monotonic() - since < patience_s:
             before = len(findings.reckoning.unaccounted)
@@ -251,6 +252,6 @@ def _id_of(headers: Mapping[str, Any], body: bytes) -> Id | None:
     if claimed is not None:
         return claimed
     try:
-        return pack(read_event(body, time.time_ns() // 1_000_000, payload=False).event_id)
+        return pack(read_event(body, clock.now_ms(), payload=False).event_id)
     except EnvelopeError:
         return None

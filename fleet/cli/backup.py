@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import click
 
+from fleet import clock
 from fleet.core.errors import StoreError
 from fleet.settings import load
 from fleet.store import StoreSettings, backup
@@ -25,7 +25,7 @@ def command(file: Path, *, as_json: bool) -> None:
     """
     with keeper(load(StoreSettings).url, create=False) as store:
         try:
-            counted = backup.write(store, file, time.time_ns() // 1_000_000)
+            counted = backup.write(store, file, clock.now_ms())
         except OSError as error:
             raise StoreError(f"{file} cannot be written: {error.strerror}.") from None
     if as_json:

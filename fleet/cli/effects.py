@@ -10,6 +10,7 @@ import click
 import msgspec
 from rich.table import Table
 
+from fleet import clock
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
@@ -19,7 +20,7 @@ from fleet.store import archive, ledger
 from fleet.store.api import EffectState
 from fleet.store.ledger import Account
 from replay.entry import iso
-from replay.place import Place, now_ms
+from replay.place import Place
 from replay.plan import Plan
 from replay.planning import make_plan
 from replay.selection import Selection
@@ -119,7 +120,7 @@ def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: A
     Done is for ever. What is failed is done again by a replay of its event.
     """
     where = Where(handlers, by, unrouted=False)
-    write = partial(ledger.resolve, key=key, operator=where.operator, now_ms=now_ms(), **said)
+    write = partial(ledger.resolve, key=key, operator=where.operator, now_ms=clock.now_ms(), **said)
     effect = where.work(lambda place, _: place.store.run(write))
     if as_json:
         failed_shown.say_json(effect)

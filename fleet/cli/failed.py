@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from fleet import clock
 from fleet.amqp.harvest import Held
 from fleet.cli import failed_keep, failed_options, failed_run, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
@@ -20,7 +21,7 @@ from fleet.core.errors import OperatorError, SettingsError
 from fleet.store import archive
 from replay.entry import Entry
 from replay.groups import Groups
-from replay.place import Place, now_ms
+from replay.place import Place
 from replay.plan import write_plan
 from replay.selection import Selection
 
@@ -103,7 +104,7 @@ def show(
 
     async def task(place: Place, _stop: asyncio.Event) -> list[dict[str, Any]]:
         found = await bodies(place, Selection(ids=(message_id,)))
-        readings = [judge.read(entry, held.body, now_ms()) for entry, held in found]
+        readings = [judge.read(entry, held.body, clock.now_ms()) for entry, held in found]
         known = await place.know(judge, readings)
         done = await place.store.read(partial(archive.interventions, message_id=message_id))
         return [

@@ -11,6 +11,7 @@ from typing import IO, Any
 import click
 import msgspec
 
+from fleet import clock
 from fleet.amqp.harvest import Held
 from fleet.backlog import WARN_ABOVE, read_backlogs
 from fleet.cli import failed_options, failed_shown
@@ -19,7 +20,7 @@ from fleet.core.errors import SettingsError, TopologyError
 from fleet.store import archive
 from replay import keeping
 from replay.entry import Entry
-from replay.place import Place, now_ms
+from replay.place import Place
 from replay.run import open_publisher
 from replay.selection import Selection
 
@@ -200,7 +201,7 @@ def backlog(
     if not backlogs:
         raise TopologyError(f"There is no queue {where.queue}; run `fleet topology apply` first.")
     found = backlogs[0]
-    age = round(found.age_s(now_ms()))
+    age = round(found.age_s(clock.now_ms()))
     if as_json:
         failed_shown.say_json({**msgspec.structs.asdict(found), "oldest_age_s": age})
     else:

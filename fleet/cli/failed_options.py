@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import click
 import uvloop
 
+from fleet import clock
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
@@ -78,7 +78,7 @@ def selecting(function: F) -> F:
 
 def selection(options: dict[str, Any]) -> Selection:
     """Take the selecting options out of a command's. Raises SettingsError for a wrong time."""
-    now = time.time_ns() // 1_000_000
+    now = clock.now_ms()
     since, until = options.pop("since"), options.pop("until")
     return Selection(
         ids=tuple(options.pop("of_id")),

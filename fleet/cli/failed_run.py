@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from fleet import clock
 from fleet.amqp.harvest import Held
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
@@ -20,7 +21,7 @@ from fleet.settings import SigningSettings, load
 from replay.canary import run_in_steps
 from replay.edit import mended, set_fields
 from replay.entry import Entry
-from replay.place import Place, now_ms
+from replay.place import Place
 from replay.plan import Plan, read_plan
 from replay.planning import make_plan
 from replay.run import Edit, Report, Runner, open_publisher
@@ -171,7 +172,7 @@ def _edit(
     if not how["note"]:
         raise SettingsError("An edit must say why: add --note.")
     if not how["editor"]:
-        return lambda body: mended(body, set_fields(body, changes), where.service, now_ms())
+        return lambda body: mended(body, set_fields(body, changes), where.service, clock.now_ms())
     chosen = failed_options.selection(dict(options))
     found = where.work(lambda place, _: bodies(place, chosen))
     if len({entry.digest for entry, _ in found}) != 1:
@@ -184,7 +185,7 @@ def _edit(
     if text is None:
         raise SettingsError("The editor was left without saving; nothing was sent.")
     new = text.strip().encode()
-    return lambda body: mended(body, new, where.service, now_ms())
+    return lambda body: mended(body, new, where.service, clock.now_ms())
 
 
 async def bodies(place: Place, chosen: Selection) -> list[tuple[Entry, Held]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
 import click
 from rich.table import Table
 
+from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
 from fleet.core.errors import SettingsError
 from fleet.store import Tx, controls, replicas
@@ -64,7 +64,7 @@ def release(name: str, service: str, note: str, by: str | None, *, as_json: bool
 
 
 def _handlers(tx: Tx) -> list[dict[str, Any]]:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     halts = {(each.service, each.handler): each for each in controls.every(tx).halts}
     workers = dict.fromkeys(halts, 0)
     for replica in replicas.every(tx):
@@ -97,5 +97,5 @@ def _release(tx: Tx, name: str, service: str, operator: str, note: str) -> Halt:
     if len(halts) > 1:
         services = ", ".join(each.service for each in halts)
         raise SettingsError(f"{name} is halted in {services}; name one with --service.")
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     return controls.release(tx, halts[0].service, name, operator=operator, note=note, now_ms=now_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -15,6 +14,7 @@ from agent import desk, state
 from agent.modes import MODES, Mode
 from agent.settings import load_settings
 from agent.state import AgentState
+from fleet import clock
 from fleet.cli import failed_options, failed_shown
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
@@ -53,7 +53,7 @@ def command(what: str, *, note: str, by: str | None, named: str | None, as_json:
         mode=cast("Mode", what),
         operator=who,
         note=note,
-        now_ms=time.time_ns() // 1_000_000,
+        now_ms=clock.now_ms(),
     )
     _show({agent: _work(lambda store: store.run(order))}, as_json=as_json)
 

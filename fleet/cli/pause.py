@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import click
 
+from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
 from fleet.core.errors import SettingsError, TopologyError
 from fleet.store import Tx, controls, replicas
@@ -39,7 +39,7 @@ def command(service: str, pattern: str, note: str, by: str | None, *, as_json: b
     they are resumed; their own ages go on: a tick is expired when it is too old to trade on.
     """
     _check(pattern)
-    wish = Pause(service, pattern, note, by or failed_options.user(), time.time_ns() // 1_000_000)
+    wish = Pause(service, pattern, note, by or failed_options.user(), clock.now_ms())
     is_new, workers = stored.done(partial(_pause, wish=wish))
     if as_json:
         failed_shown.say_json({"pause": wish, "new": is_new, "workers": workers})

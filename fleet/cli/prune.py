@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import click
 import msgspec
 
+from fleet import clock
 from fleet.amqp.log import open_log
 from fleet.amqp.looks import open_looks
 from fleet.core.envelope import EVENT_ID
@@ -40,7 +40,7 @@ def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
     archive, and all that the log still has. Effects stay for ever. A key's state in a lane goes if
     no event has touched it for so long; its next event starts it anew.
     """
-    cutoff_ms = time.time_ns() // 1_000_000 - _days(older_than) * DAY_MS
+    cutoff_ms = clock.now_ms() - _days(older_than) * DAY_MS
     try:
         pruned = asyncio.run(_prune(cutoff_ms, dry_run=dry_run))
     except StateError as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import click
 
+from fleet import clock
 from fleet.settings import load
 from fleet.store import StoreSettings, backup
 from fleet.store.factory import keeper
@@ -26,7 +26,7 @@ def command(file: Path, *, force: bool, as_json: bool) -> None:
     """
     backup.check(file)
     with keeper(load(StoreSettings).url, create=True) as store:
-        counted = backup.restore(store, file, time.time_ns() // 1_000_000, force=force)
+        counted = backup.restore(store, file, clock.now_ms(), force=force)
     if as_json:
         click.echo(json.dumps(counted))
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import click
 
+from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
 from fleet.cli.pause import described, pattern, service
 from fleet.core.errors import SettingsError
@@ -46,6 +46,6 @@ def _resume(
         paused = ", ".join(f"--service '{p.service}' --type '{p.pattern}'" for p in found)
         what = f"paused is {paused}" if found else "nothing is paused"
         raise SettingsError(f"There is no such pause: {what}.")
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     lifted = controls.resume(tx, chosen, operator=operator, note=note, now_ms=now_ms)
     return lifted, tuple(each for each in found if each not in chosen)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.looks import open_looks
 from fleet.amqp.reasons import parse
@@ -223,7 +223,7 @@ async def _record(services: Sequence[ServiceLayout]) -> None:
                 bindings.record,
                 service=service.name,
                 patterns=service.fed,
-                now_ms=time.time_ns() // 1_000_000,
+                now_ms=clock.now_ms(),
                 partitions=service.lanes.partitions if service.lanes else None,
             )
             await store.run(work)

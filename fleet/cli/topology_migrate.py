@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.looks import Depth, open_looks
 from fleet.amqp.mover import open_mover
@@ -107,7 +108,7 @@ async def _run(
                 management=management_of(settings),
                 vhost=vhost_of(settings),
                 holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-                now_ms=_now_ms,
+                now_ms=clock.now_ms,
                 tell=teller,
                 patience_s=patience_s,
             )
@@ -186,7 +187,3 @@ async def _store() -> Store:
     store = open_store(load(StoreSettings).url, create=False)
     await store.open()
     return store
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.removal import remove
 from fleet.broker import Management, RunningBroker
@@ -115,7 +116,7 @@ async def lay_out(plan: Plan, amqp_url: str, store: Store) -> None:
             bindings.record,
             service=service.name,
             patterns=service.fed,
-            now_ms=time.time_ns() // 1_000_000,
+            now_ms=clock.now_ms(),
             partitions=service.lanes.partitions if service.lanes else None,
         )
         await store.run(work)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from fleet import clock
 from fleet.amqp.connection import Link
 from fleet.amqp.harvest import Harvest, Held, open_harvest
 from fleet.amqp.looks import Looks, open_looks
@@ -203,5 +204,5 @@ async def _within(seconds: float, ask: Callable[[], Any]) -> str:
 
 
 def _canary() -> Event:
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     return canary(make_ulid(now_ms, os.urandom(10)), now_ms)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fleet import clock
 from fleet.core.ulid import make_ulid
 from fleet.doctor import clocks
 from fleet.doctor.finding import Finding
@@ -32,7 +33,7 @@ async def commits(store: Store) -> Finding:
     """How long a durable commit takes, the middle one of three."""
     took = []
     for _ in range(COMMITS):
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         fact = Fact(LOOKED, str(now_ms), make_ulid(now_ms, time.monotonic_ns().to_bytes(10, "big")))
         begun = time.perf_counter()
         await store.run(partial(facts.put, fact=fact))

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
+from fleet import clock
 from fleet.amqp.looks import Depth, open_looks
 from fleet.audit.auditor import Auditor, Subject
 from fleet.backlog import Alarm, read_backlogs
@@ -77,7 +78,7 @@ class Exporter:
         metrics.PARKED_DEPTH.labels("quarantine").set(_ready(depths, names.QUARANTINE))
         services = [layout.name for layout in layouts]
         found = await read_backlogs(self._amqp_url, self._store, services)
-        self._alarm.tell(found, _now_ms())
+        self._alarm.tell(found, clock.now_ms())
 
     async def ask_store(self) -> None:
         """Effects and positions by state, and whether some bridge leads."""
@@ -90,7 +91,7 @@ class Exporter:
         metrics.POSITIONS.clear()
         for state, count in book.items():
             metrics.POSITIONS.labels(state).set(count)
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         for lease in bridges:
             is_led = bool(lease.holder) and lease.expires_at_ms > now_ms
             metrics.BRIDGE_LED.labels(lease.name.removeprefix(leases.BRIDGES)).set(is_led)
@@ -170,7 +171,3 @@ def _questions(tx: Tx) -> tuple[dict[str, dict[str, int]], dict[str, int], list[
 
 def _ready(depths: dict[str, Depth], queue: str) -> int:
     return depths[queue].ready if queue in depths else 0
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from fleet import clock
 from fleet.amqp.looks import Depth, Looks, open_looks
 from fleet.core.errors import FleetError
 from fleet.status import queues, stored
@@ -54,7 +55,7 @@ class Gatherer:
         found = None if broker else depths
         told, counted = self._told, self._counted
         return State(
-            at_ms=time.time_ns() // 1_000_000,
+            at_ms=clock.now_ms(),
             broker=broker,
             store=store,
             replicas=told.replicas,

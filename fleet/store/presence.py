@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from fleet import clock
 from fleet.core.errors import SettingsError, StateError
 from fleet.store import replicas
 from fleet.store.api import Store
@@ -37,7 +38,7 @@ class Presence:
     def __init__(self, store: Store, kind: Kind, name: str, service: str) -> None:
         self._store = store
         self._taken = False
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         self._replica = Replica(
             kind=kind,
             name=name,
@@ -57,7 +58,7 @@ class Presence:
         One that was killed leaves its row behind: it is watched for six seconds, and makes place
         if it says nothing. Its own clock is not trusted with that, only whether it moves.
         """
-        await self._store.run(partial(replicas.prune, now_ms=_now_ms()))
+        await self._store.run(partial(replicas.prune, now_ms=clock.now_ms()))
         self._taken = True  # from here on: whoever is stopped amid it may have it already
         if not await self._beat(pulse):
             other = await self._other()
@@ -82,7 +83,7 @@ class Presence:
             log.debug("the row of this replica stays", reason=str(error) or "no answer")
 
     async def _beat(self, pulse: Pulse, instead_of: Replica | None = None) -> bool:
-        said = msgspec.structs.replace(self._replica, at_ms=_now_ms(), pulse=pulse)
+        said = msgspec.structs.replace(self._replica, at_ms=clock.now_ms(), pulse=pulse)
         return await self._store.run(partial(replicas.beat, replica=said, instead_of=instead_of))
 
     async def _other(self) -> Replica | None:
@@ -91,7 +92,7 @@ class Presence:
 
     async def _watched(self, other: Replica | None) -> None:
         """Return once `other` has been silent for long. Raises SettingsError where it speaks."""
-        if other is None or _now_ms() - other.at_ms > LONG_GONE_MS:
+        if other is None or clock.now_ms() - other.at_ms > LONG_GONE_MS:
             return
         log.warning(
             "another one had this name; waiting to see whether it lives",
@@ -115,7 +116,3 @@ class Presence:
             f"Another {self._replica.kind} works under the name {self._replica.name}{where};"
             " give each its own WORKER_NAME, or none."
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import msgspec
 import structlog
 from cronsim import CronSim, CronSimError
 
+from fleet import clock
 from fleet.core.errors import EnvelopeError, SettingsError, StateError
 from fleet.core.events import write_event
 from fleet.core.payloads import LIVE_ONLY
@@ -41,7 +41,7 @@ class Clock:
         store: Store,
         agent: str,
         schedules: Sequence[Schedule],
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._own = own
         self._store = store

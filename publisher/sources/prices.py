@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, Final
@@ -13,6 +12,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from fleet import clock
 from fleet.core.events import EARLIEST_MS, MAX_AHEAD_MS, Event
 from fleet.core.payloads import Payload
 from fleet.core.ulid import derived_ulid
@@ -99,7 +99,7 @@ class PriceFill:
         key: str,
         every_s: float,
         tls: ssl.SSLContext | None = None,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._own = own
         self._newest = newest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ import aio_pika
 import msgspec
 import pytest
 
+from fleet import clock
 from fleet.core.errors import StateError
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
@@ -27,7 +27,7 @@ PAIRS = ["A/USD", "B/USD", "C/USD"]
 
 def event(kind: str, payload: dict[str, Any]) -> Event:
     """A fresh event."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     return Event(make_ulid(now_ms, os.urandom(10)), kind, "pf_agent_test", payload, now_ms)
 
 
@@ -220,7 +220,7 @@ async def test_a_kill_is_no_way_around_a_pause(fleet: Any):
         fleet.kill(name)
     before = set(await journal(fleet))
     await publish(fleet, ticks[60:])
-    born = time.time_ns() // 1_000_000
+    born = clock.now_ms()
     for name in workers:
         fleet.start(name)
     async with asyncio.timeout(DEADLINE_S):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import aio_pika
 import msgspec
 
+from fleet import clock
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from topology import names
@@ -52,7 +52,7 @@ class Load:
         self._stopping.set()
 
     async def _tick(self, ingest: Any, pair: str) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         payload = {"pair": pair, "price": 1, "timestamp_ms": now_ms, "number": self.sent}
         event = Event(make_ulid(now_ms, os.urandom(10)), "market.tick", "a", payload, now_ms)
         headers: dict[str, Any] = {

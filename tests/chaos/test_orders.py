@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from typing import Any
 import aio_pika
 import pytest
 
+from fleet import clock
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import effects, open_store, positions
@@ -140,7 +140,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 def wish(step: str) -> Event:
     """An order whose worker dies at this step."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     payload = {
         "pair": PAIRS[step],
         "direction": "long",

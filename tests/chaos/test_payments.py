@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import textwrap
-import time
 from typing import Any
 
 import aio_pika
 import pytest
 
+from fleet import clock
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import effects, facts
@@ -69,7 +69,7 @@ Venue.act, Settler._settle, Settler._ack = dying_act, dying_settle, dying_ack
 
 async def publish(fleet: Any, job: str) -> None:
     """Say that a job is done, as the bridge does."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     event = Event(
         make_ulid(now_ms, os.urandom(10)), "job.completed", AGENT, {"job_id": job}, now_ms
     )

@@ -16,6 +16,7 @@ import aio_pika
 import psutil
 import pytest
 
+from fleet import clock
 from fleet.broker import ports
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
@@ -28,7 +29,7 @@ async def publish(fleet: Any, numbers: range) -> None:
     async with connection, connection.channel(on_return_raises=True) as channel:
         ingest = await channel.get_exchange(names.INGEST, ensure=False)
         for number in numbers:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = clock.now_ms()
             event_id = make_ulid(now_ms, os.urandom(10))
             order = Event(event_id, "order.requested", "a", {"key": f"k{number}"}, now_ms)
             message = aio_pika.Message(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, cast
 import aio_pika
 import structlog
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
 from fleet.amqp.looks import open_looks
@@ -26,6 +27,7 @@ from fleet.core.retry import RetryPolicy
 from fleet.core.ulid import make_ulid
 from fleet.store import bindings, open_store
 from fleet.store.audit import outcomes
+from tests.waiting import until
 from topology import names
 from topology.apply import apply
 from topology.plan import plan
@@ -34,7 +36,6 @@ from workers.registry import Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
-DEADLINE_S = 90
 FLYING = 3_000
 SPREAD = 1_000
 POLICY = RetryPolicy(attempts=4, base=0.5, cap=2.0)
@@ -86,7 +87,7 @@ class Failing:
         refused: list[PublishError] = []
         async with publishing(self.url) as publisher:
             for _ in range(count):
-                now_ms = time.time_ns() // 1_000_000
+                now_ms = clock.now_ms()
                 event = Event(make_ulid(now_ms, os.urandom(10)), self.kind, "a", {}, now_ms)
                 await publisher.room()
                 publisher.post(
@@ -118,16 +119,6 @@ async def publishing(url: str) -> AsyncIterator[ConfirmedPublisher]:
     """A publisher."""
     async with Link(url, "test") as link, ConfirmedPublisher(link) as publisher:
         yield publisher
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Return once `condition` holds (it may be a coroutine function); fail after the deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            holds = condition()
-            if await holds if asyncio.iscoroutine(holds) else holds:
-                return
-            await asyncio.sleep(BEAT_S)
 
 
 async def test_a_killed_broker_loses_no_retry(fresh_broker: Any, tmp_path: Path):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("agent", "audits", "bench", "fleet", "publisher", "replay")
+PACKAGES = ("agent", "bench", "fleet", "publisher", "replay")
 PACKAGES += ("sandbox", "topology", "workers")
 
 FLOORS: Mapping[str, int] = {
     "fleet.core": 0,
     "fleet.amqp": 1,
     "fleet.backlog": 1,
+    "fleet.clock": 1,
     "fleet.broker": 1,
     "fleet.settings": 1,
     "fleet.store": 1,
@@ -24,7 +25,6 @@ FLOORS: Mapping[str, int] = {
     "publisher": 2,
     "workers": 2,
     "agent": 3,
-    "audits": 3,
     "fleet.audit": 3,
     "fleet.doctor": 3,
     "fleet.exporter": 3,
@@ -66,7 +66,7 @@ AMQP_ELSEWHERE: Mapping[str, frozenset[str]] = {
     "fleet.broker.handshake": frozenset({"pamqp"}),  # a few frames on a plain socket, no client
 }
 NEVER_TOGETHER = (("publisher", "workers"), ("workers", "publisher"))
-SANDBOX_MAY = ("sandbox", "fleet.core", "fleet.settings", "fleet.telemetry")
+SANDBOX_MAY = ("sandbox", "fleet.clock", "fleet.core", "fleet.settings", "fleet.telemetry")
 
 
 class Module:

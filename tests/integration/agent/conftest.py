@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -18,12 +17,14 @@ import pytest
 from agent.handlers import service
 from agent.settings import AgentSettings
 from agent.world.settings import WorldSettings
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import bindings, open_store, positions
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings
+from tests.waiting import until
 from topology import names
 from topology.apply import apply
 from topology.plan import plan
@@ -31,12 +32,13 @@ from workers.settings import WorkerSettings
 from workers.worker import Worker
 
 AGENT = "pf_agent_sandbox"
-DEADLINE_S = 60
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT")
 
 
 class Fleet:
     """Workers of the agent over one store and one virtual host, and what tests ask of them."""
+
+    until = staticmethod(until)
 
     def __init__(self, amqp_url: str, store_url: str, folder: Path) -> None:
         self.store_url = store_url
@@ -111,7 +113,7 @@ class Fleet:
 
     async def tick(self, pair: str, price: int, at: int) -> None:
         """Publish one tick as the bridge does."""
-        ts = time.time_ns() // 1_000_000
+        ts = clock.now_ms()
         payload = {"pair": pair, "price": Decimal(price), "timestamp_ms": at}
         event = Event(make_ulid(ts, os.urandom(10)), "market.tick", AGENT, payload, ts)
         headers = {
@@ -125,7 +127,7 @@ class Fleet:
 
     async def tell(self, kind: str, payload: dict[str, Any]) -> Event:
         """Publish another event as the bridge does."""
-        ts = time.time_ns() // 1_000_000
+        ts = clock.now_ms()
         event = Event(make_ulid(ts, os.urandom(10)), kind, AGENT, payload, ts)
         message = aio_pika.Message(
             write_event(event), headers={"x-event-id": event.event_id}, delivery_mode=2
@@ -163,18 +165,6 @@ class Fleet:
         listed = self.sandbox._venue.positions()
         assert len({one["pair"] for one in listed}) == len(listed)
         return {one["pair"]: one["direction"] for one in listed}
-
-    @staticmethod
-    async def until(condition: Callable[[], Any]) -> None:
-        """Return once `condition` holds; fail after a deadline."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                holds = condition()
-                if asyncio.iscoroutine(holds):
-                    holds = await holds
-                if holds:
-                    return
-                await asyncio.sleep(0.02)
 
 
 @pytest.fixture

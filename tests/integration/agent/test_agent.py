@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
+
+from fleet import clock
 
 MINUTE = 60_000
 
 
 def this_minute() -> int:
     """The start of the running minute."""
-    return time.time_ns() // 1_000_000 // MINUTE * MINUTE
+    return clock.now_ms() // MINUTE * MINUTE
 
 
 async def move(agents: Any, pair: str, start: int, prices: list[int]) -> None:

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
 from agent.keys import trade_key
+from fleet import clock
 
 AGENT, BTC, MINUTE = "pf_agent_sandbox", "BTC/USDT", 60_000
 
@@ -36,7 +36,7 @@ def explain(agents: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
 async def traded(agents: Any) -> tuple[Any, str, str]:
     """A fleet that traded once; the id of the tick that signalled, and the key of its order."""
     await agents.start(workers=1)
-    start = time.time_ns() // 1_000_000 // MINUTE * MINUTE
+    start = clock.now_ms() // MINUTE * MINUTE
     for number, price in enumerate([1000] * 19 + [1010]):
         await agents.tick(BTC, price, start + 100 * number)
     await agents.settled(orders=1)

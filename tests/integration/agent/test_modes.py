@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from agent import state
+from fleet import clock
 from fleet.store import effects
 
 AGENT, MINUTE = "pf_agent_sandbox", 60_000
@@ -13,7 +13,7 @@ AGENT, MINUTE = "pf_agent_sandbox", 60_000
 
 def this_minute() -> int:
     """The start of the running minute."""
-    return time.time_ns() // 1_000_000 // MINUTE * MINUTE
+    return clock.now_ms() // MINUTE * MINUTE
 
 
 async def rise(agents: Any, pair: str, prices: int = 20, start: int = 0) -> None:
@@ -24,7 +24,7 @@ async def rise(agents: Any, pair: str, prices: int = 20, start: int = 0) -> None
 
 async def say(agents: Any, mode: Any) -> None:
     """An operator sets the mode."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     said = {"operator": "ann", "note": "a test", "now_ms": now_ms}
     await agents.store.run(lambda tx: state.order_mode(tx, AGENT, mode, **said))
 

@@ -18,6 +18,7 @@ from typing import Any
 import aio_pika
 import pytest
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.broker.ports import free
 from fleet.store import bindings, leases, open_store
@@ -109,7 +110,7 @@ async def test_the_fleet_is_shown_as_it_is(amqp_url: str, tmp_path: Path):
         applied = await apply(plan([service.layout()]), admin)
     bound = applied.patterns[service.name]
     await store.run(lambda tx: bindings.record(tx, service.name, bound, 0))
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     await store.run(lambda tx: leases.acquire(tx, "bridge:pf_agent_a", "me", now_ms, 60_000))
     await store.run(lambda tx: leases.acquire(tx, "bridge:pf_agent_b", "me", now_ms - 9, 1))
     await store.close()

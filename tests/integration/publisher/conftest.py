@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from publisher.settings import Limits
 from publisher.sources.stream import StreamSource
 from sandbox.server import Sandbox
 from sandbox.settings import DEMO_KEY, load
+from tests.waiting import until
 from topology import names
 from topology.apply import apply
 from topology.model import Lanes, ServiceLayout
@@ -44,6 +45,8 @@ PATTERNS = ("market.tick", "market.candle", "wallet.*", "escrow.*", "job.*", "a.
 
 class World:
     """One test's broker, store and platform, and the questions it asks them."""
+
+    until = staticmethod(until)
 
     def __init__(self, amqp_url: str, store_url: str, folder: Path) -> None:
         self.amqp_url = amqp_url
@@ -131,12 +134,6 @@ class World:
 
     def _log(self, number: int) -> Path:
         return self._folder / f"bridge-{number}.log"
-
-    async def until(self, check: Callable[[], Awaitable[bool]]) -> None:
-        """Look again and again until it is so."""
-        async with asyncio.timeout(DEADLINE_S):
-            while not await check():
-                await asyncio.sleep(0.05)
 
     async def look(self, query: Callable[[Tx], Any]) -> Any:
         """What the store says."""

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import aio_pika
 import pytest
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.harvest import Held, open_harvest
 from fleet.amqp.looks import open_looks
@@ -35,6 +35,7 @@ from replay.planning import make_plan
 from replay.run import Report, Runner, open_publisher
 from replay.selection import Selection
 from replay.verdict import Judge
+from tests.waiting import until
 from topology import names
 from topology.apply import apply
 from topology.model import Queue
@@ -155,7 +156,7 @@ class Shop:
     @staticmethod
     def event(kind: str, payload: dict[str, Any] | None = None, *, age_s: float = 0) -> Event:
         """A fresh event."""
-        now_ms = time.time_ns() // 1_000_000 - int(age_s * 1000)
+        now_ms = clock.now_ms() - int(age_s * 1000)
         event_id = make_ulid(now_ms, os.urandom(10))
         return Event(event_id, kind, "pf_agent_test", payload or {}, now_ms)
 
@@ -176,7 +177,7 @@ class Shop:
             {} if isinstance(event, bytes) else event_headers(event),
             failure("data", kind, "broken"),
             attempt=1,
-            now_ms=time.time_ns() // 1_000_000,
+            now_ms=clock.now_ms(),
             queue=home,
             worker="worker-1",
             handler="on_wallet",
@@ -316,18 +317,6 @@ class Shop:
             return json.loads(out)
         except ValueError:
             return out + err
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = 30) -> None:
-    """Return once `condition` holds (it may be a coroutine function); fail after the deadline."""
-    async with asyncio.timeout(deadline_s):
-        while True:
-            holds = condition()
-            if asyncio.iscoroutine(holds):
-                holds = await holds
-            if holds:
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from fleet import clock
 from fleet.core.events import write_event
 from fleet.store import Candidate, Claim, EffectResult, Settled, effects
 from topology import names
@@ -22,7 +22,7 @@ ORDER = {
 
 async def unknown(shop: Any, event_id: str) -> None:
     """An effect whose outcome nobody knows."""
-    claim = Claim("k1", "order.requested", "w", int(time.time() * 1000) + 60_000, '{"size": 10}')
+    claim = Claim("k1", "order.requested", "w", clock.now_ms() + 60_000, '{"size": 10}')
     await shop.store.admit([Candidate(shop.service.name, event_id, 0, claim)], 1)
     result = EffectResult("k1", "unknown", error="no answer", holder="w")
     row = Settled(shop.service.name, event_id, "failed", 1, "w", 1, effect=result)
@@ -60,7 +60,7 @@ async def test_an_effect_is_resolved_and_then_retried(shop: Any, wait: Any):
 
 async def test_an_effect_in_a_worker_s_hands_is_left_alone(shop: Any):
     """While a worker may be calling the venue, nobody says what became of it."""
-    now_ms = int(time.time() * 1000)
+    now_ms = clock.now_ms()
     claim = Claim("k1", "order.requested", "w", now_ms + 60_000)
     await shop.store.admit([Candidate(shop.service.name, "e", 0, claim)], now_ms)
     how = ("k1", "--as", "done", "--note", "no")

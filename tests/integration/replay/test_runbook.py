@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from fleet import clock
 from fleet.store import Candidate, Claim, EffectResult, Settled
 from topology import names
 
@@ -33,7 +33,7 @@ set -x
 
 async def unknown(shop: Any, event_id: str) -> None:
     """An order whose outcome nobody knows."""
-    now_ms = int(time.time() * 1000)
+    now_ms = clock.now_ms()
     claim = Claim("k2", "order.requested", "w", now_ms)
     await shop.store.admit([Candidate(shop.service.name, event_id, 0, claim)], now_ms)
     result = EffectResult("k2", "unknown", holder="w")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from fleet import clock
 from fleet.core.envelope import ALLOW_STALE, REPLAY_COUNT
 from fleet.core.events import write_event
 from fleet.store import Candidate, Claim, EffectResult, Settled, effects
@@ -51,7 +51,7 @@ async def test_a_stale_effect_is_asked_about_and_not_done(shop: Any, wait: Any):
     """Nobody knows whether the old order reached the venue: it is asked; it has not; it is over."""
     order = shop.event("order.requested", {**ORDER, "key": "k1"}, age_s=300)
     await shop.park([order])
-    claim = Claim("k1", "order.requested", "w", int(time.time() * 1000) + 60_000)
+    claim = Claim("k1", "order.requested", "w", clock.now_ms() + 60_000)
     await shop.store.admit([Candidate(shop.service.name, order.event_id, 0, claim)], 1)
     result = EffectResult("k1", "unknown", error="no answer", holder="w")
     row = Settled(shop.service.name, order.event_id, "failed", 1, "w", 1, effect=result)

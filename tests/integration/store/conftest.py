@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
 
-from fleet.store import Settled, Store, open_store
+from fleet.store import Store, open_store
 from fleet.store.postgres import PostgresEngine
 
 
@@ -31,24 +31,6 @@ def engine(postgres_url: str, store: Store) -> Iterator[PostgresEngine]:
     yield opened
     opened.rollback()
     opened.close()
-
-
-@pytest.fixture
-def done() -> Callable[..., Settled]:
-    """A handled delivery: `done("E1", outcome="failed", …)`."""
-
-    def make(event_id: str, **more: object) -> Settled:
-        fields: dict[str, object] = {
-            "service": "svc",
-            "event_id": event_id,
-            "outcome": "done",
-            "attempt": 1,
-            "worker": "worker-1",
-            "at_ms": 1_000,
-        }
-        return Settled(**(fields | more))  # type: ignore[arg-type]  # each caller names its own
-
-    return make
 
 
 class Line:

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aio_pika
 
+from fleet import clock
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import Settled, Store, audit, open_store
@@ -81,7 +81,7 @@ async def test_prune_leaves_what_can_come_back(
 
     applied = fleet("topology", "apply", "--handlers", "mine:service", cwd=tmp_path, **settings)
     assert applied.returncode == 0, applied.stderr
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     days = (200, 150, 100, 50)
     ids = {day: make_ulid(now_ms - day * DAY_MS, os.urandom(10)) for day in days}
     rows = [done(ids[day], service="test.kept", at_ms=now_ms - day * DAY_MS) for day in days]

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fleet import clock
 from fleet.amqp.connection import Link
 from fleet.amqp.harvest import open_harvest
 from fleet.amqp.looks import open_looks
@@ -33,6 +34,7 @@ from fleet.core.ulid import make_ulid
 from fleet.demo.place import lay_out
 from fleet.store import Store, leases, open_store
 from publisher.lanes import check_lanes
+from tests.waiting import until
 from topology import names
 from topology.model import Arguments, Lanes, Limits, Plan
 from topology.plan import plan
@@ -213,7 +215,7 @@ async def publisher(amqp_url: str) -> AsyncIterator[ConfirmedPublisher]:
 
 def make(kind: str, payload: dict[str, Any]) -> Event:
     """A fresh event."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     return Event(make_ulid(now_ms, os.urandom(10)), kind, "pf_agent_test", payload, now_ms)
 
 
@@ -224,13 +226,6 @@ async def send(publisher: ConfirmedPublisher, event: Event, lanes: int = 4) -> s
         headers[names.PARTITION] = names.partition(event.payload["pair"], lanes)
     await publisher.publish(names.INGEST, event.type, write_event(event), headers=headers, lane=0)
     return event.event_id
-
-
-async def until(condition: Callable[[], Awaitable[Any]], deadline_s: float = 60) -> None:
-    """Return once the condition holds."""
-    async with asyncio.timeout(deadline_s):
-        while not await condition():
-            await asyncio.sleep(0.1)
 
 
 WORK, BUCKET, FAILED = "pf.mine", "pf.mine.retry.02", "pf.mine.failed"
@@ -377,7 +372,7 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
 
 async def _refused_beside_a_bridge(ground: Ground) -> None:
     """While a bridge leads its ticks would overtake those that are moved."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     lease = await ground.store.run(
         lambda tx: leases.acquire(tx, "bridge:pf_agent_test", "other", now_ms, 60_000)
     )

@@ -21,6 +21,7 @@ from fleet.amqp.looks import open_looks
 from fleet.broker import Management, RunningBroker
 from sandbox.server import Sandbox
 from sandbox.settings import DEMO_KEY, load
+from tests.waiting import until
 from topology import names
 
 ROOT = Path(__file__).parents[3]
@@ -146,13 +147,6 @@ def users(fleet: Fleet, handlers: str, *more: str) -> tuple[str, ...]:
     folder = str(fleet.folder / "secrets")
     secret = ("--passwords", folder, "--generate", "--prefix", fleet.prefix)
     return ("topology", "users", "--handlers", handlers, *secret, *more)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Return once the condition holds."""
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.1)
 
 
 async def test_each_part_works_as_its_own_user(laid_out: Fleet):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
 from fleet.store import Store, bindings, open_store
+from tests.waiting import until
 from topology import names
 from topology.apply import apply
 from topology.plan import plan
@@ -24,11 +25,11 @@ from workers.registry import Service
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
-DEADLINE_S = 30
-
 
 class Bench:
     """One service on one virtual host: publish to it, run workers, look at what became of it."""
+
+    until = staticmethod(until)
 
     def __init__(self, url: str, store_url: str) -> None:
         self.url = url
@@ -37,11 +38,6 @@ class Bench:
         self._connection: Any = None
         self._channel: Any = None
         self._running: dict[Worker, tuple[asyncio.Task[None], asyncio.Event]] = {}
-
-    @staticmethod
-    async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-        """Return once `condition` holds (it may be a coroutine function); fail after that."""
-        await until(condition, deadline_s)
 
     @staticmethod
     def event(kind: str, payload: dict[str, Any] | None = None, *, age_s: float = 0) -> Event:
@@ -145,23 +141,11 @@ class Bench:
         return message
 
 
-async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-    """Return once `condition` holds (it may be a coroutine function); fail after the deadline."""
-    async with asyncio.timeout(deadline_s):
-        while True:
-            holds = condition()
-            if asyncio.iscoroutine(holds):
-                holds = await holds
-            if holds:
-                return
-            await asyncio.sleep(0.02)
-
-
 def make_event(
     event_type: str, payload: dict[str, Any] | None = None, *, age_s: float = 0
 ) -> Event:
     """A fresh event."""
-    now_ms = time.time_ns() // 1_000_000 - int(age_s * 1000)
+    now_ms = clock.now_ms() - int(age_s * 1000)
     return Event(
         event_id=make_ulid(now_ms, os.urandom(10)),
         type=event_type,

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.broker import Management, RunningBroker
 from fleet.core import canary
@@ -86,7 +86,7 @@ async def at_work(bench: Any, served: Service) -> None:
 
 async def led(bench: Any) -> None:
     """A bridge leads."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     await bench.store.run(lambda tx: leases.acquire(tx, "bridge:a", "b", now_ms, 600_000))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fleet import clock
 from fleet.core.errors import SettingsError
 from fleet.core.retry import RetryPolicy
 from fleet.store import controls, replicas
@@ -32,7 +33,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 async def pause(bench: Any, service: str, pattern: str = "*") -> Pause:
     """Pause as an operator does."""
-    wish = Pause(service, pattern, "a test", "ada", time.time_ns() // 1_000_000)
+    wish = Pause(service, pattern, "a test", "ada", clock.now_ms())
     await bench.store.run(lambda tx: controls.pause(tx, wish))
     return wish
 

@@ -8,11 +8,11 @@ import os
 import pty
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fleet import clock
 from fleet.core.errors import ApiError
 from fleet.core.retry import RetryPolicy
 from fleet.status.gather import Gatherer
@@ -69,7 +69,7 @@ async def test_the_status_is_what_the_fleet_does(bench: Any, service: Service):
     for event in [*ticks, *failing, *(bench.event("test.later") for _ in range(3))]:
         await bench.publish(event)
     await bench.settled(service, [*ticks, *failing])
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_ms()
     claim = Claim("k", "order.requested", "somebody", now_ms)
     await bench.store.admit([Candidate("x", "E", 0, claim)], now_ms)
     pause = Pause("another.service", "*", "why", "ada", now_ms)

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import os
 import sys
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +18,7 @@ from agent.desk import Desk, open_desk
 from agent.handlers import service
 from agent.keys import trade_key
 from agent.settings import AgentSettings
+from fleet import clock
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone
 from fleet.core.envelope import Headers
 from fleet.core.events import Event
@@ -38,7 +38,7 @@ OUTCOMES = {Ack: "done", Expire: "expired", Fail: "failed"}
 
 def now() -> int:
     """The wall clock in milliseconds."""
-    return time.time_ns() // 1_000_000
+    return clock.now_ms()
 
 
 def order(pair: str, direction: str, ts_ms: int, **more: Any) -> OrderRequested:

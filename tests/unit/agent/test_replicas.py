@@ -325,7 +325,7 @@ class Replicas(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.clock = patch("workers.clock.now_ms", lambda: self.world.now_ms)
+        self.clock = patch("fleet.clock.now_ms", lambda: self.world.now_ms)
         self.clock.start()
 
     @rule(

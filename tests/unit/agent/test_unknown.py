@@ -82,7 +82,7 @@ async def test_it_is_quiet_once_nothing_can_come_since_it_was_sent(
     at = await office(faults="errors=1")
     event = at.wish(BTC, "long")
     with monkeypatch.context() as patch:
-        patch.setattr("workers.clock.now_ms", lambda: at.now + 30_000)
+        patch.setattr("fleet.clock.now_ms", lambda: at.now + 30_000)
         await at.run(event, attempt=4, at=at.now)
     at.sandbox._faults._rates["errors"] = 0.0
     assert isinstance(await at.run(event, attempt=5, at=at.now + QUIET_MS + 1_000), Postpone)

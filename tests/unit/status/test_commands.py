@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fleet import clock
 from fleet.cli.main import fleet
 from fleet.core.errors import OperatorError, SettingsError, StoreError
 from fleet.store import Tx, bindings, controls, open_store, replicas
@@ -50,7 +50,7 @@ def within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Within:
         return asyncio.run(within_store())
 
     def prepare(tx: Tx) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         pulse = Pulse("running", handlers={"on_order": Work(), "on_tick": Work()})
         replicas.beat(tx, Replica("worker", "w", "i", "svc", "h", 1, "v", now_ms, now_ms, pulse))
         for name in ("svc", "other"):

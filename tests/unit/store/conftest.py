@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from fleet.store import Settled, Store, open_store
+from fleet.store import Store, open_store
 
 
 @pytest.fixture
@@ -26,21 +26,3 @@ async def other(store: Store, store_url: str) -> AsyncIterator[Store]:
     await opened.open()
     yield opened
     await opened.close()
-
-
-@pytest.fixture
-def done() -> Callable[..., Settled]:
-    """A handled delivery: `done("E1", outcome="failed", …)`."""
-
-    def make(event_id: str, **more: object) -> Settled:
-        fields: dict[str, object] = {
-            "service": "svc",
-            "event_id": event_id,
-            "outcome": "done",
-            "attempt": 1,
-            "worker": "worker-1",
-            "at_ms": 1_000,
-        }
-        return Settled(**(fields | more))  # type: ignore[arg-type]  # each caller names its own
-
-    return make

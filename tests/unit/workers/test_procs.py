@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from fleet.core.errors import OperatorError
+from tests.waiting import until
 from workers import procs
 from workers.procs import Command, Procs
 
@@ -64,14 +63,6 @@ def commands(folder: Path, script: str, count: int, **more: str) -> list[Command
 def noted(folder: Path) -> list[list[str]]:
     """What each process that was started has noted."""
     return [path.read_text().split() for path in sorted(folder.glob("w-*"))]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Return once it holds; fail after half a minute."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The one clock of a worker."""
+"""The one wall clock of the fleet."""
 
 from __future__ import annotations
 
