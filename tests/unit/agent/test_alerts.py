@@ -117,7 +117,6 @@ async def test_a_webhook_gets_a_signed_post_and_failures_stay_its_own(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what Apprise itself imports
 async def test_apprise_reaches_what_it_knows(office: Any, hook: Hook) -> None:
     """An Apprise address is a sink of its own; one that is none is refused at the start."""
-    pytest.importorskip("apprise", reason="the extra 'alerts' is not installed")
     address = hook.url.replace("http://", "json://")
     settings = AlertSettings(apprise_urls=address)
     async with open_sinks(settings) as sinks:
