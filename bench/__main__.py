@@ -19,7 +19,7 @@ from workers.registry import EffectClass
 
 @click.command()
 @click.argument("what", type=click.Choice(["publish", "consume", "latency", "agent", "scale"]))
-@click.option("--events", type=click.IntRange(1000), default=50_000, show_default=True)
+@click.option("--events", type=click.IntRange(1000, 90_000), default=50_000, show_default=True)
 @click.option("--effect", type=click.Choice(get_args(EffectClass)), default=None)
 @click.option("--queue-type", type=click.Choice(get_args(QueueType)), default="quorum")
 @click.option("--rate", type=click.IntRange(1), default=1_000, help="Events a second (latency).")

@@ -64,8 +64,9 @@ class Handler:
 
     def limit(self, *, is_replay: bool) -> float | None:
         """The age in seconds up to which an event is handled; None: any."""
-        limits = (self.max_age, self.stale_after if is_replay else None)
-        return min((each for each in limits if each is not None), default=None)
+        if not is_replay or self.stale_after is None:
+            return self.max_age
+        return self.stale_after if self.max_age is None else min(self.max_age, self.stale_after)
 
     def read(self, event: Event) -> Any:
         """The payload as the function wants it. Raises DataError where it cannot be."""
