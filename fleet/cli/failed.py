@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from bisect import insort
 from functools import partial
 from operator import attrgetter
@@ -17,7 +16,8 @@ from fleet.amqp.harvest import Held
 from fleet.cli import failed_keep, failed_options, failed_run, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
 from fleet.cli.failed_run import bodies, make, show_plan
-from fleet.core.errors import OperatorError, SettingsError
+from fleet.cli.main import run
+from fleet.core.errors import SettingsError
 from fleet.store import archive
 from replay.entry import Entry
 from replay.groups import Groups
@@ -167,11 +167,7 @@ command.add_command(failed_run.run)
 
 def main() -> None:
     """Run `replay-failed`; an operator's error is one sentence and exit code 2."""
-    try:
-        command(prog_name="replay-failed")
-    except OperatorError as error:
-        click.echo(f"replay-failed: {error}", err=True)
-        sys.exit(2)
+    run("replay-failed", command)
 
 
 if __name__ == "__main__":

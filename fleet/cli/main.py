@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "demo": "Show the whole fleet at work on one machine.",
     "doctor": "Say whether the fleet can work, and what to do where not.",
     "effects": "See what was done to the world; resolve or retry it.",
+    "emit": "Publish one event by hand.",
     "explain": "Tell the story of one event, or of one effect key.",
     "exporter": "Serve what is true of the whole fleet, for Prometheus.",
     "failed": "See why messages failed; replay, resolve or restore them.",
@@ -82,17 +84,20 @@ def import_structlog() -> None:
 def main() -> None:
     """Run the command line; an operator's error is one sentence and exit code 2."""
     import_structlog()
+    run("fleet", fleet)
+
+
+def run(name: str, command: click.Command) -> NoReturn:
+    """Run the command called `name`; what a person must change is one sentence and exit code 2."""
     try:
-        fleet()
+        command(prog_name=name)
     except OperatorError as error:
-        click.echo(f"fleet: {error}", err=True)
-        sys.exit(2)
+        click.echo(f"{name}: {error}", err=True)
     except StateError as error:  # time mends it, and a command does not wait for that
-        click.echo(f"fleet: {error} Run it again.", err=True)
-        sys.exit(2)
+        click.echo(f"{name}: {error} Run it again.", err=True)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more as it ends
-        click.echo(f"fleet: Cannot write the output: {error.strerror}; make room.", err=True)
-        sys.exit(2)
+        click.echo(f"{name}: Cannot write the output: {error.strerror}; make room.", err=True)
+    sys.exit(2)

@@ -168,3 +168,16 @@ def test_the_readme_s_commands_find_the_handler(tmp_path: Path):
     assert ("pf.balance.watch", "wallet.low_balance") in {
         (binding["destination"], binding["routing_key"]) for binding in layout["bindings"]
     }
+
+
+def test_what_is_said_of_handlers_runs(tmp_path: Path):
+    """The service of docs/handlers.md can be loaded, and its test of the README's passes."""
+    text = (ROOT / "docs/handlers.md").read_text("utf-8")
+    (tmp_path / "mine.py").write_text(PYTHON_BLOCKS[0])
+    named = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    for name, block in named.findall(text):
+        (tmp_path / name).write_text(block)
+    for words in (["fleet", "topology", "show", "--handlers", "jobs:service"], ["pytest", "-q"]):
+        subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, check=True, capture_output=True
+        )

@@ -107,11 +107,12 @@ def test_a_worker_takes_one_service(module: str):
         load_service(f"{module}:service,{module}_two:service")
 
 
-def test_output_that_cannot_be_written_is_one_sentence():
+@pytest.mark.parametrize("words", [("fleet", "topology", "show"), ("fleet.cli.failed", "--help")])
+def test_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]):
     """A full disk is no traceback, neither at once nor when Python ends."""
     with Path("/dev/full").open("w") as full:
         shown = subprocess.run(
-            [sys.executable, "-m", "fleet", "topology", "show"],
+            [sys.executable, "-m", *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
