@@ -60,7 +60,7 @@ class AmqpSettings(BaseSettings):
         )
         files = {name: told.get(f"amqp_{name[:-4]}_file") for name in TLS_FILES}
         tls = {name: str(path) for name, path in files.items() if path not in (None, Path())}
-        return ",".join(with_files(_with_password(each, password), tls) for each in addresses(url))
+        return ",".join(with_files(with_password(each, password), tls) for each in addresses(url))
 
     @field_validator("amqp_ca_file", "amqp_cert_file", "amqp_key_file")
     @classmethod
@@ -266,7 +266,8 @@ def addresses(urls: str) -> list[str]:
     return _BETWEEN.split(urls.strip())
 
 
-def _with_password(url: str, password: str) -> str:
+def with_password(url: str, password: str) -> str:
+    """An address with this password, where it has none of its own; its user is guest by default."""
     head, separator, rest = url.partition("://")
     who, at, place = rest.rpartition("@")
     if not (password and separator) or ":" in who:

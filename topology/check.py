@@ -70,9 +70,35 @@ def compare_users(users: Iterable[User], access: Access) -> Iterator[Difference]
                 yield Difference("different", "user", user.name, detail)
 
 
+def strangers(plan: Plan, users: Iterable[User], access: Access) -> Iterator[Difference]:
+    """Each other user who may do something with what is planned.
+
+    Administrators are left out: they may give themselves any right.
+    """
+    known = {user.name for user in users}
+    objects = [*(each.name for each in plan.exchanges), *(each.name for each in plan.queues)]
+    for name, granted in sorted(access.permissions.items()):
+        if name in known or "administrator" in access.tags.get(name, ""):
+            continue
+        may = [key for key in _PERMISSIONS if _fits(granted.get(key, ""), objects)]
+        if may:
+            yield Difference("superfluous", "user", name, f"it may {', '.join(may)}")
+
+
 def unseen_bindings(why: str) -> Difference:
     """The line that says that nobody has looked at the bindings."""
     return Difference("not verified", "binding", "of all exchanges", why)
+
+
+_PERMISSIONS = ("configure", "write", "read")
+
+
+def _fits(pattern: str, objects: Iterable[str]) -> bool:
+    """Whether the broker would find a pattern in one of these names; an empty one in none."""
+    try:
+        return bool(pattern) and any(re.search(pattern, name) for name in objects)
+    except re.error:  # the broker's patterns know more than ours
+        return True
 
 
 async def _probe(each: Exchange | Queue, admin: Admin) -> Difference | None:

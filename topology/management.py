@@ -50,8 +50,10 @@ class Access:
 class Survey:
     """What the management API says of the broker itself."""
 
+    user: str
+    """Our user, as the management API knows us."""
     tags: str
-    """The tags of our user, with commas between."""
+    """Its tags, with commas between."""
     nodes: tuple[Found, ...] | None
     """The figures of each node; None where our user may not see them."""
     queues: tuple[Found, ...]
@@ -135,7 +137,7 @@ async def survey(url: str, vhost: str, *, timeout_s: float = 10.0) -> Survey:
         sees_nodes = {"administrator", "monitoring"} & set(tags.split(","))
         nodes = await _get(session, base, "nodes") if sees_nodes else None
         queues = await _get(session, base, f"queues/{_quoted(vhost)}", columns=wanted)
-    return Survey(tags, nodes, queues, date)
+    return Survey(str(own["name"]), tags, nodes, queues, date)
 
 
 async def load(url: str, definitions: Found, *, timeout_s: float = 30.0) -> None:

@@ -12,6 +12,9 @@ DLX: Final = "pf.events.dlx"
 REDELIVER: Final = "pf.redeliver"
 UNROUTED: Final = "pf.unrouted"
 QUARANTINE: Final = "pf.quarantine"
+PARKED: Final = (UNROUTED, QUARANTINE)
+"""What belongs to no service. From 4.2.7 on who only counts may not look at these queues: they are
+called as exchanges are, so what lets one look would let one publish, or take."""
 
 PARTITION: Final = "partition"
 """The header that sends an event to its lane: an integer, for the broker tells 3 from "3"."""

@@ -38,7 +38,7 @@ def _remedy(
     if each.kind == "not verified":
         return ""
     if each.what == "user":
-        return "`users --apply` sets it"
+        return BY_HAND if each.kind == "superfluous" else "`users --apply` sets it"
     if any(each.name.startswith(stem) or f" {stem}" in each.name for stem in resized):
         return f"`migrate` makes the lanes anew{_count(each, waiting)}"
     if each.kind == "missing":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity
 
 from fleet.amqp.connection import LOSSES, Link, Ring, reraise_own_cancellation
 from fleet.amqp.reasons import explain
@@ -55,6 +55,7 @@ class Looks:
         self._url = url
         self._connection = connection
         self._opened: AbstractChannel | None = None
+        self._hidden: set[str] = set()
 
     @property
     def broker(self) -> tuple[str, str]:
@@ -62,12 +63,18 @@ class Looks:
         said = getattr(self._connection, "server_properties", {})
         return str(said.get("product", "")), str(said.get("version", ""))
 
-    async def depths(self, queues: Iterable[str]) -> dict[str, Depth]:
-        """What is in each of these queues; those that are not there are left out."""
+    async def depths(
+        self, queues: Iterable[str], *, veiled: Collection[str] = ()
+    ) -> dict[str, Depth]:
+        """What is in each of these queues; those that are not there are left out.
+
+        Those of `veiled` are left out, too, where our user may not look at them. Raises
+        BrokerError.
+        """
         found = {}
         try:
             for queue in queues:
-                depth = await self._depth(queue)
+                depth = await (self._seen(queue) if queue in veiled else self._depth(queue))
                 if depth is not None:
                     found[queue] = depth
         except LOSSES as error:
@@ -130,6 +137,15 @@ class Looks:
                 break
         await channel.basic_cancel(answer.consumer_tag or "")
         return got
+
+    async def _seen(self, queue: str) -> Depth | None:
+        if queue in self._hidden:  # asked again it would fill the broker's log
+            return None
+        try:
+            return await self._depth(queue)
+        except ChannelAccessRefused:
+            self._hidden.add(queue)
+            return None
 
     async def _depth(self, queue: str) -> Depth | None:
         if self._opened is None or self._opened.is_closed:

@@ -33,7 +33,7 @@ from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
 from topology import passwords
 from topology.apply import Applied, apply
-from topology.check import Difference, compare, compare_users, probe, unseen_bindings
+from topology.check import Difference, compare, compare_users, probe, strangers, unseen_bindings
 from topology.export import definitions, with_user, with_users
 from topology.management import look, look_at_users, management_url
 from topology.model import Plan, QueueType, ServiceLayout
@@ -241,6 +241,7 @@ async def _check(
     if everybody:
         access = await look_at_users(management_of(settings), vhost_of(settings))
         found += compare_users(everybody, access)
+        found += strangers(layout, everybody, access)
     async with open_looks(settings.amqp_url) as looks:
         depths = await looks.depths(moved(found))
     return found, {queue: depth.ready for queue, depth in depths.items()}

@@ -118,7 +118,8 @@ def user(name: str, tags: str, host: str) -> Finding:
     fix = "Give each part its own user: `fleet topology users --apply --passwords FOLDER`."
     if "administrator" in tags and not is_near(host):
         return Finding("user", "warn", f"We are {name!r}, who may do everything.", fix)
-    return Finding("user", "ok", f"We are {name!r}{f' ({tags})' if tags else ''}.")
+    as_what = f" ({tags})" if tags else ""
+    return Finding("user", "ok", f"The management API knows us as {name!r}{as_what}.")
 
 
 def _node(node: Found) -> Iterable[Finding]:

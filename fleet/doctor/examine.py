@@ -15,9 +15,10 @@ import aiohttp
 from fleet.amqp.admin import Admin
 from fleet.amqp.looks import Depth, open_looks
 from fleet.amqp.reasons import parse
+from fleet.amqp.rights import open_rights
 from fleet.core.errors import FleetError
 from fleet.core.signature import Keys
-from fleet.doctor import broker, clocks, people, storing
+from fleet.doctor import broker, clocks, people, rights, storing
 from fleet.doctor.finding import Finding, worst_or
 from fleet.doctor.roads import open_roads
 from fleet.settings import is_near
@@ -101,21 +102,36 @@ async def _broker(case: Case, state: State, seen: Survey | None) -> AsyncIterato
         yield Finding("broker", "fail", state.broker)
         return
     async with open_looks(case.amqp_url) as looks:
-        yield broker.version(*looks.broker)
+        product, number = looks.broker
+        yield broker.version(product, number)
     if finding := broker.encryption(parse(case.amqp_url)):
         yield finding
     async for each in _guarded("layout", _layout(case, watched=seen is not None)):
         yield each
+    if product == "RabbitMQ":
+        async for each in _guarded("rights", _rights(case)):
+            yield each
     timeouts: dict[str, float] = {}
     if seen is not None:
         address = parse(case.amqp_url)
-        yield broker.user(address.user or "guest", seen.tags, address.host or "")
+        yield broker.user(seen.user, seen.tags, address.host or "")
         for finding in (*_nodes(seen), *broker.policies(seen.queues), *_skew(seen)):
             yield finding
         timeouts = broker.consumer_timeouts(seen.queues)
     for service, longest in case.longest_s.items():
         limit = timeouts.get(names.work_queue(service), broker.CONSUMER_TIMEOUT_S)
         yield broker.deadline(service, longest, case.prefetch, case.concurrency, limit)
+
+
+async def _rights(case: Case) -> AsyncIterator[Finding]:
+    name = parse(case.amqp_url).user or "guest"
+    user = rights.part(case.plan, name)
+    if user is None:  # an administrator, of whom the management API tells
+        return
+    async with open_rights(case.amqp_url) as asked:
+        found = [each async for each in rights.tried(case.plan, user, asked)]
+    for finding in rights.judge(name, user, found):
+        yield finding
 
 
 def _nodes(seen: Survey) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -34,7 +35,8 @@ class Exporter:
     """Keeps the gauges of `subjects` at the broker of `amqp_url`, over an open store.
 
     What cannot be asked is not shown: a figure of long ago would look like one of now. Only
-    `fleet_exporter_up` says so then, and /readyz.
+    `fleet_exporter_up` says so then, and /readyz. What the last audit found stays, for one that
+    fails does not find a lost event again; `fleet_audit_timestamp_seconds` says how old that is.
     """
 
     def __init__(
@@ -65,17 +67,21 @@ class Exporter:
             group.create_task(self._again("store", self.ask_store, self._settings.every_s))
             if self._settings.audit_every_s:
                 group.create_task(self._again("audit", self.audit, self._settings.audit_every_s))
+            else:
+                metrics.AUDITED_AT.set(math.nan)
 
     async def ask_broker(self) -> None:
         """Depths, consumers, and what waits for a person; looks at no message."""
         layouts = [each.layout for each in self._subjects]
         queues = [queue for each in self._subjects for queue in each.queues]
         async with open_looks(self._amqp_url) as looks:
-            depths = await looks.depths([*queues, names.UNROUTED, names.QUARANTINE])
+            depths = await looks.depths([*queues, *names.PARKED], veiled=names.PARKED)
         for subject in self._subjects:
             _show_queues(subject.layout, depths)
-        metrics.PARKED_DEPTH.labels("unrouted").set(_ready(depths, names.UNROUTED))
-        metrics.PARKED_DEPTH.labels("quarantine").set(_ready(depths, names.QUARANTINE))
+        for queue in names.PARKED:
+            if queue in depths:
+                name = queue.removeprefix("pf.")
+                metrics.PARKED_DEPTH.labels(name).set(depths[queue].ready)
         services = [layout.name for layout in layouts]
         found = await read_backlogs(self._amqp_url, self._store, services)
         self._alarm.tell(found, clock.now_ms())

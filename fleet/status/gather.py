@@ -17,6 +17,7 @@ from fleet.status.stored import Counted, Told
 from fleet.store import open_store
 from fleet.store.api import Store
 from fleet.store.controls import Controls
+from topology import names
 
 COUNT_EVERY_S: Final = 10.0
 PATIENCE_S: Final = 5.0
@@ -100,13 +101,13 @@ class Gatherer:
             self._counted_at = time.monotonic()
 
     async def _ask_broker(self) -> tuple[dict[str, Depth], str]:
-        names = queues.wanted(self._told.services, self._told.lanes)
+        wanted = queues.wanted(self._told.services, self._told.lanes)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 if self._looks is None:
                     connecting = open_looks(self._amqp_url)
                     self._looks = await self._connection.enter_async_context(connecting)
-                return await self._looks.depths(names), ""
+                return await self._looks.depths(wanted, veiled=names.PARKED), ""
         except FleetError as error:
             trouble = str(error)
         except TimeoutError:

@@ -15,7 +15,7 @@ LaneOwner = tuple[str, str, str]
 
 def wanted(services: Iterable[str], lanes: Iterable[LaneOwner]) -> list[str]:
     """The queues to ask the depth of."""
-    found = [names.UNROUTED, names.QUARANTINE, *(queue for _, queue, _ in lanes)]
+    found = [*names.PARKED, *(queue for _, queue, _ in lanes)]
     for service in services:
         found += [names.work_queue(service), names.failed(service), *_buckets(service).values()]
     return found

@@ -7,6 +7,7 @@ true of the whole fleet, whoever counts it, is told by one process, the exporter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -239,11 +240,21 @@ BRIDGE_LED: Final = Gauge(
     registry=FLEET,
 )
 UNACCOUNTED: Final = Gauge(
-    "fleet_unaccounted", "Events that the last audit could not account for.", registry=FLEET
+    "fleet_unaccounted",
+    "Events that the last audit could not account for; NaN before the first has ended.",
+    registry=FLEET,
 )
-DOUBLED: Final = Gauge("fleet_doubled", "Effects that the last audit found twice.", registry=FLEET)
+DOUBLED: Final = Gauge(
+    "fleet_doubled",
+    "Effects that the last audit found twice; NaN before the first has ended.",
+    registry=FLEET,
+)
+for _audited in (UNACCOUNTED, DOUBLED):
+    _audited.set(math.nan)  # nothing is proven yet, and 0 would say that it is
 AUDITED_AT: Final = Gauge(
-    "fleet_audit_timestamp_seconds", "When the last audit ended, since 1970.", registry=FLEET
+    "fleet_audit_timestamp_seconds",
+    "When the last audit ended, since 1970; 0 before the first, NaN where there are none.",
+    registry=FLEET,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import uuid
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from fleet.broker import Management
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 MINE = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
 CONTAINERS = (ROOT / "docs/docker.md").read_text("utf-8")
 DERIVED = re.findall(r"^```dockerfile\n(.*?)^```", CONTAINERS, re.MULTILINE | re.DOTALL)[0]
+BESIDE = re.findall(r"^```yaml\n(.*?)^```", CONTAINERS, re.MULTILINE | re.DOTALL)[0]
 
 
 @pytest.fixture
@@ -39,6 +43,50 @@ def test_handlers_from_a_folder(begin: Callable[..., Any], folder: Path):
     assert found["unaccounted"] == []
     listed = project.tool("replay-failed", "list")
     assert listed.strip() == "Nothing waits in pf.balance.watch.failed."
+
+
+def test_two_services(begin: Callable[..., Any], folder: Path, tmp_path: Path):
+    """docs/docker.md's second file: own workers, a doctor finds nothing, none is forged."""
+    secrets, beside = tmp_path / "secrets", tmp_path / "compose.override.yml"
+    words = ("worker.trading.agent", "worker.balance.watch")
+    subprocess.run(["scripts/secrets", secrets, *words], cwd=ROOT, check=True)
+    text = BESIDE.replace("./secrets", str(secrets))
+    beside.write_text(text.replace("docker-compose.yml", str(ROOT / "docker-compose.yml")))
+    project = begin(
+        *("docker-compose.yml", str(beside)),
+        HANDLERS="agent.handlers:service,mine:service",
+        HANDLERS_PATH=str(folder),
+        SANDBOX_SCRIPT_EVERY="5",
+        SIGNING_KEY_FILE=str(secrets / "signing_key"),
+    )
+    project.up()
+    project.wait_for(lambda: "low balance" in project.compose("logs", "watch"), "one handles")
+    found = project.audit()
+    assert {each["name"] for each in found["services"]} == {"trading.agent", "balance.watch"}
+    findings = json.loads(project.tool("fleet", "doctor", "--json"))["findings"]
+    assert {each["check"] for each in findings} >= {"nodes", "rights", "retry road"}
+    assert [each for each in findings if each["level"] != "ok"] == []
+    _forge(project, (secrets / "amqp/admin").read_text().strip())
+
+    def is_refused() -> bool:
+        mine = ("list", "--handlers", "mine:service")
+        return "Signature" in project.tool("replay-failed", *mine)
+
+    project.wait_for(is_refused, "what nobody signed is failed")
+
+
+def _forge(project: Any, password: str) -> None:
+    """Publish an event as somebody who has the broker and not the key."""
+    at = project.compose("port", "rabbitmq", "15672").strip()
+    api = Management(f"http://admin:{password}@{at}", "amqp://127.0.0.1/")
+    event_id, kind = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "wallet.low_balance"
+    headers = {"x-event-id": event_id, "x-event-type": kind}
+    message = {
+        "properties": {"headers": headers},
+        "routing_key": kind,
+        "payload_encoding": "string",
+    }
+    api.call("POST", "exchanges/%2F/pf.ingest/publish", {**message, "payload": "{}"})
 
 
 def test_handlers_in_an_image(image: str, folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,20 @@ def test_each_part_comes_as_its_own_user():
         if url is None:
             continue
         user = url.partition("://")[2].partition("@")[0]
-        told = [each["source"] for each in service["secrets"] if isinstance(each, dict)]
-        assert told == [f"amqp_{user}"], name
+        told = {each["target"]: each["source"] for each in service["secrets"] if "target" in each}
+        assert told.pop("amqp") == f"amqp_{user}", name
+        asked = re.match(r"http://(\w+)@", service["environment"].get("MANAGEMENT_URL", ""))
+        assert told == ({"management": f"amqp_{asked[1]}"} if asked else {}), name
         nodes = CLUSTER.get(name, {}).get("environment", {}).get("AMQP_URL")
         if nodes is not None:
             assert nodes == ",".join(f"amqp://{user}@rabbit{n}/" for n in (1, 2, 3))
+
+
+def test_only_who_signs_or_verifies_has_the_keys():
+    """Bridge, workers and an operator's tools; the files are named by whoever wants signatures."""
+    having = {
+        name for name, service in FLEET.items() if "signing_key" in service.get("secrets", [])
+    }
+    assert having == {"publisher", "worker", "fleet", "replay-failed"}
+    content = yaml.load((ROOT / "docker-compose.yml").read_text("utf-8"), Loader)  # noqa: S506 - a safe loader
+    assert content["secrets"]["signing_key"]["file"] == "${SIGNING_KEY_FILE:-/dev/null}"

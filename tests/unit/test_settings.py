@@ -57,6 +57,22 @@ def test_a_password_from_a_file(
     assert "w%2Crd" not in repr(settings)
 
 
+def test_the_management_api_s_password_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """It goes to the user that MANAGEMENT_URL names, and to no other."""
+    file = tmp_path / "password"
+    file.write_text("p@ss\n")
+    monkeypatch.setenv("MANAGEMENT_PASSWORD_FILE", str(file))
+    for told, read in (
+        ("http://monitor@one:15672", "http://monitor:p%40ss@one:15672"),
+        ("http://monitor:own@one:15672", "http://monitor:own@one:15672"),
+        ("http://one:15672", "http://one:15672"),
+    ):
+        monkeypatch.setenv("MANAGEMENT_URL", told)
+        settings = load(TopologySettings)
+        assert settings.management_url == read
+        assert "p%40ss" not in repr(settings)
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

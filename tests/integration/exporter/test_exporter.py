@@ -23,12 +23,12 @@ from fleet.amqp.admin import Admin
 from fleet.broker.ports import free
 from fleet.store import bindings, leases, open_store
 from fleet.telemetry import metrics
+from tests.waiting import DEADLINE_S
 from topology import names
 from topology.apply import apply
 from topology.plan import plan
 from workers.registry import Service
 
-DEADLINE_S = 30
 HANDLERS = """
 from topology.model import Lanes
 from workers.registry import Service
@@ -157,6 +157,7 @@ async def test_a_broker_that_is_away_is_said_and_nothing_else(fresh_broker: Any,
             'fleet_exporter_up{part="store"} 1.0',
         )
         assert depth not in page
+        assert "fleet_unaccounted 0.0" in page
         assert "Cannot reach the broker" in await asyncio.to_thread(ask, f"{address}/readyz")
         await asyncio.to_thread(fresh_broker.restart)
         await until_shown(
@@ -164,6 +165,21 @@ async def test_a_broker_that_is_away_is_said_and_nothing_else(fresh_broker: Any,
             'fleet_exporter_up{part="broker"} 1.0',
             'fleet_exporter_up{part="audit"} 1.0',
             depth,
+        )
+
+
+async def test_before_an_audit_has_ended_nothing_is_said_to_be_proven(tmp_path: Path):
+    """A broker that was never there: no 0 stands for events that nobody has looked for."""
+    store = open_store(f"sqlite:///{tmp_path}/fleet.sqlite3")
+    await store.open()
+    await store.close()
+    async with exporter("amqp://guest:guest@127.0.0.1:9/", tmp_path) as address:
+        await until_shown(
+            address,
+            'fleet_exporter_up{part="audit"} 0.0',
+            "fleet_audit_timestamp_seconds 0.0",
+            "fleet_unaccounted NaN",
+            "fleet_doubled NaN",
         )
 
 

@@ -54,7 +54,7 @@ def _run(command: list[str], folder: Path, given: str = "") -> str:
 
 def test_the_configuration_is_valid(promtool: Promtool):
     """Scrapes and rules are what Prometheus understands."""
-    assert "29 rules" in promtool(DEPLOY / "prometheus", "check", "config", "prometheus.yml")
+    assert "30 rules" in promtool(DEPLOY / "prometheus", "check", "config", "prometheus.yml")
 
 
 def test_each_alert_fires_on_its_fault_and_on_nothing_else(promtool: Promtool):

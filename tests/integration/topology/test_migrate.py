@@ -66,9 +66,9 @@ class Seen(msgspec.Struct, frozen=True):
 class Ground:
     """A service at work on a virtual host of its own, and the command that migrates it."""
 
-    def __init__(self, broker: RunningBroker, url: str, folder: Path) -> None:
+    def __init__(self, broker: RunningBroker, url: str, store_url: str, folder: Path) -> None:
         self.url = url
-        self.store_url = f"sqlite:///{folder}/fleet.sqlite3"
+        self.store_url = store_url
         self.store: Store = open_store(self.store_url)
         self._folder = folder
         self._management = broker.management_url or ""
@@ -192,15 +192,18 @@ class Ground:
 def _count(tx: Any, event_id: str) -> None:
     tx.execute(
         "INSERT INTO facts (name, value, event_id) VALUES (?, '1', ?)"
-        " ON CONFLICT (name) DO UPDATE SET value = facts.value + 1",
+        " ON CONFLICT (name) DO UPDATE"
+        " SET value = CAST(CAST(facts.value AS INTEGER) + 1 AS TEXT)",
         (event_id, event_id),
     )
 
 
 @pytest.fixture
-async def ground(broker: RunningBroker, amqp_url: str, tmp_path: Path) -> AsyncIterator[Ground]:
-    """Ground on this test's own virtual host."""
-    own = Ground(broker, amqp_url, tmp_path)
+async def ground(
+    broker: RunningBroker, amqp_url: str, store_url: str, tmp_path: Path
+) -> AsyncIterator[Ground]:
+    """Ground on this test's own virtual host and store."""
+    own = Ground(broker, amqp_url, store_url, tmp_path)
     await own.store.open()
     yield own
     await own.store.close()
@@ -240,26 +243,42 @@ ODD: dict[str, Arguments] = {
 }
 
 
+@asynccontextmanager
+async def loaded(ground: Ground, publisher: ConfirmedPublisher) -> AsyncIterator[None]:
+    """Wallet events, while this lasts; in the end each of them is done, and once."""
+    ids: list[str] = []
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            ids.append(await send(publisher, make("wallet.x", {"hard": len(ids) % 3 == 0})))
+            await asyncio.sleep(0.01)
+
+    async def all_done() -> bool:
+        return set(ids) <= set(await ground.counts())
+
+    loading = asyncio.create_task(load())
+    try:
+        yield
+    finally:
+        stop.set()
+        await loading
+    await until(all_done)
+    counts = await ground.counts()
+    assert {each: counts[each] for each in ids} == dict.fromkeys(ids, 1)
+
+
 async def test_a_migration_killed_at_every_step_loses_nothing_under_load(
     ground: Ground, publisher: ConfirmedPublisher
 ):
     """Queues of each kind are made anew beside working workers: each event is done, and once."""
     await ground.lay_out(odd=ODD)
-    ids: list[str] = []
     ticks = [make("market.tick", {"pair": f"P{n % 5}", "number": n // 5}) for n in range(50)]
     for tick in ticks:
         await send(publisher, tick)
     await publisher.publish(names.DLX, FAILED, b"{}", headers={"x-error-message": "kept"})
     await publisher.publish(names.EVENTS, "nobody.wants", b"{}")
-    loaded = asyncio.Event()
-
-    async def load() -> None:
-        while not loaded.is_set():
-            ids.append(await send(publisher, make("wallet.x", {"hard": len(ids) % 3 == 0})))
-            await asyncio.sleep(0.01)
-
-    async with ground.working():
-        loading = asyncio.create_task(load())
+    async with ground.working(), loaded(ground, publisher):
 
         async def aside() -> bool:
             return await ground.depth(names.moving(WORK)) is not None
@@ -274,15 +293,6 @@ async def test_a_migration_killed_at_every_step_loses_nothing_under_load(
         await ground.killed(gone)
         await ground.killed(back)
         assert "The broker is as planned." in await ground.run("migrate")
-        loaded.set()
-        await loading
-
-        async def all_done() -> bool:
-            return set(ids) <= set(await ground.counts())
-
-        await until(all_done)
-    assert set((await ground.counts()).values()) == {1}
-    assert len(await ground.counts()) == len(ids)
     seen = {pair: numbers for pair, (_, numbers) in (await ground.states()).items()}
     assert seen == {f"P{n}": tuple(range(10)) for n in range(5)}
     assert await ground.depth(FAILED) == 1
@@ -290,6 +300,37 @@ async def test_a_migration_killed_at_every_step_loses_nothing_under_load(
     for queue in (WORK, BUCKET, FAILED, names.UNROUTED, "pf.mine.ticks.0"):
         assert await ground.depth(names.moving(queue)) is None
     assert await ground.run("check") == "The broker is as planned.\n"
+
+
+async def test_queues_become_classic_under_load_and_quorum_again_with_fewer_lanes(
+    ground: Ground, publisher: ConfirmedPublisher
+):
+    """Another type beside working workers, 4 lanes become 2: nothing is lost, early or twice."""
+    await ground.lay_out()
+    classic = ("--queue-type", "classic")
+    for number in range(5):
+        for pair in range(8):
+            await send(publisher, make("market.tick", {"pair": f"P{pair}", "number": number}))
+    async with ground.working(), loaded(ground, publisher):
+        said = json.loads(await ground.run("migrate", *classic, "--json"))
+        assert {WORK, BUCKET, FAILED, names.UNROUTED, "pf.mine.ticks.3"} <= {*said["renewed"]}
+        assert await ground.run("check", *classic) == "The broker is as planned.\n"
+    for number in range(5, 10):
+        for pair in range(8):
+            await send(publisher, make("market.tick", {"pair": f"P{pair}", "number": number}))
+    said = json.loads(await ground.run("migrate", "--json", lanes=2))
+    assert said["resized"] == ["mine"]
+    assert await ground.run("check", lanes=2) == "The broker is as planned.\n"
+    async with ground.working(2, lanes=2), loaded(ground, publisher):
+
+        async def whole() -> bool:
+            return all(len(seen) == 10 for _, seen in (await ground.states()).values())
+
+        await until(whole)
+    assert await ground.states() == {
+        pair: (f"pf.mine.ticks.{names.partition(pair, 2)}", tuple(range(10)))
+        for pair in (f"P{n}" for n in range(8))
+    }
 
 
 async def test_what_consumers_hold_on_to_is_left_as_it_was(

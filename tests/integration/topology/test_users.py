@@ -106,7 +106,7 @@ class Fleet:
         process = self.start(role, *command, module=module)
         out, err = await asyncio.to_thread(process.communicate, timeout=60)
         assert process.returncode == code, (process.returncode, out, err)
-        return out if code == 0 else err
+        return err if code == 2 else out
 
     @asynccontextmanager
     async def running(self, role: str, *command: str) -> AsyncIterator[None]:
@@ -169,6 +169,31 @@ async def test_each_part_works_as_its_own_user(laid_out: Fleet):
             assert replayed["sent"] > 0, failed
             await until(lambda: _is_clean(fleet))
         assert json.loads(await fleet.run("operator", "audit", *of, "--json"))["unaccounted"] == []
+
+
+async def test_users_who_may_do_more_than_they_need_are_found(
+    laid_out: Fleet, management: Management, vhost: str
+):
+    """One of the fleet's own whose pattern grew, and one that nobody planned."""
+    worker, eve = f"{laid_out.prefix}worker", f"{laid_out.prefix}eve"
+    management.call("PUT", f"users/{eve}", {"password": "eve", "tags": ""})
+    for user, may in ((worker, {"read": ".*"}), (eve, {"write": "ingest"})):
+        rights = {"configure": "^$", "write": "^$", "read": "^$", **may}
+        management.call("PUT", f"permissions/{vhost}/{user}", rights)
+    words = ("check", "--handlers", "mine:service", "--users", "--prefix", laid_out.prefix)
+    said = await laid_out.run("", "topology", *words, code=1)
+    assert f'different: user {worker}: read is ".*", planned' in said
+    assert f"superfluous: user {eve}: it may write (left to you)" in said
+
+
+async def test_who_only_counts_sees_how_the_fleet_does(laid_out: Fleet):
+    """Status as `monitor`; pf.unrouted and pf.quarantine, which are exchanges too, up to 4.2.5."""
+    said = json.loads(await laid_out.run("monitor", "status", "--once", "--json"))
+    assert said["broker"] == ""
+    (service,) = said["services"]
+    assert (service["queues"]["work"], service["queues"]["failed"]) == (0, 0)
+    assert said["shared"]["unrouted"] in {0, None}
+    assert said["shared"]["quarantine"] == said["shared"]["unrouted"]
 
 
 async def failing(fleet: Fleet, command: str, *more: str) -> str:

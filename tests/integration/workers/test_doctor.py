@@ -25,6 +25,7 @@ from fleet.store import leases, replicas
 from topology import names
 from topology.model import Lanes
 from topology.plan import plan
+from topology.users import users
 from workers.context import Context
 from workers.registry import Service
 
@@ -237,6 +238,40 @@ async def test_a_user_that_may_not_publish_is_told_so(
 
     assert bad(findings)["roads"] == "warn"
     assert any("may not publish to" in each.text for each in findings)
+
+
+async def test_a_user_that_may_do_too_much_or_too_little_is_told(
+    bench: Any, served: Service, case: Case, management: Management, vhost: str
+):
+    """As planned nothing is said; each right too many or too few is named, and nothing was done."""
+    await bench.lay_out(served)
+    (planned,) = (each for each in users(case.plan) if each.name == "operator")
+    rights = {each: getattr(planned, each) for each in ("configure", "write", "read")}
+    name = f"{vhost}.operator"
+    url = bench.url.replace("guest:guest", f"{name}:pw")
+    management.call("PUT", f"users/{name}", {"password": "pw", "tags": "management"})
+
+    async def told(**other: str) -> list[tuple[str, str]]:
+        management.call("PUT", f"permissions/{vhost}/{name}", {**rights, **other})
+        findings = await examine(replace(case, amqp_url=url, canaries=False))
+        return [(each.level, each.text) for each in findings if each.check == "rights"]
+
+    try:
+        well = await told()
+        ((more, too_much),) = await told(configure="unrouted", write=".*", read=".*")
+        ((less, too_little),) = await told(write=rights["write"].replace(r"pf\.redeliver|", ""))
+    finally:
+        management.call("DELETE", f"users/{name}")
+    assert [level for level, _ in well] == ["ok"]
+    assert more == "warn"
+    assert (
+        "may declare and delete, publish to pf.unrouted, publish to pf.quarantine and" in too_much
+    )
+    assert less == "fail"
+    assert f"may not publish to {names.REDELIVER}, which operator has to" in too_little
+    assert [await bench.depth(each.name) for each in case.plan.queues] == [0] * len(
+        case.plan.queues
+    )
 
 
 async def test_a_worker_does_not_start_on_a_server_that_may_forget(

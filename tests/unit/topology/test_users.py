@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from fleet.cli.topology import command
 from fleet.core.errors import SettingsError
 from topology import passwords
-from topology.check import compare_users
+from topology.check import compare_users, strangers
 from topology.export import definitions, with_users
 from topology.management import Access
 from topology.model import Lanes, ServiceLayout
@@ -142,3 +142,21 @@ def test_a_prefix_is_in_front_of_every_name():
     """Nothing else changes with it."""
     plain = users(plan([RISK]))
     assert users(plan([RISK]), "x.") == tuple(replace(u, name=f"x.{u.name}") for u in plain)
+
+
+def test_who_is_none_of_the_fleet_s_users_and_may_do_something_is_named():
+    """A user that somebody made by hand; not administrators, nor who may do nothing with ours."""
+    layout = plan([RISK])
+    nothing = {"configure": "", "write": "^$", "read": "^other$"}
+    granted = {
+        "worker": {**nothing, "read": ".*"},
+        "admin": {"configure": ".*", "write": ".*", "read": ".*"},
+        "ada": {**nothing, "read": "risk"},
+        "bob": {**nothing, "write": r"^pf\.(*ANY)"},
+        "eve": nothing,
+    }
+    access = Access({**dict.fromkeys(granted, ""), "admin": "administrator"}, granted)
+    assert [str(each) for each in strangers(layout, users(layout), access)] == [
+        "superfluous: user ada: it may read",
+        "superfluous: user bob: it may write",
+    ]
