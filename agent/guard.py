@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from fleet import clock
 from fleet.core import breaker
 from fleet.core.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState
 from fleet.core.errors import ApiError, NetworkError, NotNowError, PermanentError
@@ -18,7 +20,7 @@ FRESH_MS: Final = 1000
 
 
 class Guard:
-    """Stands before the venue's write API. `caller` in every call names one attempt."""
+    """Stands before the venue's write API. `holder` in every call says whose it is."""
 
     def __init__(self, store: Store, name: str, policy: BreakerPolicy) -> None:
         self._store = store
@@ -28,17 +30,20 @@ class Guard:
         self._read_ms = 0
 
     @asynccontextmanager
-    async def call(self, caller: str, now_ms: int) -> AsyncIterator[None]:
-        """Let one call of the venue through, and learn from how it ends.
+    async def call(self, holder: str, now_ms: int) -> AsyncIterator[None]:
+        """Let one call of the venue through, and learn from how it ends, dated when it ends.
 
         Raises NotNowError where it must wait; then nothing was called. No answer and a server
         error are failures; a refusal, and being put off, are answers of a venue that is well.
         """
+        # A holder comes back under its name, perhaps while its last request is still on its way
+        # (its worker died, or lost its channel); that would be a second probe.
+        caller = f"{holder} {uuid.uuid4().hex}"
         await self._ask(caller, now_ms)
         try:
             yield
         except (NetworkError, ApiError):
-            await self._failed(caller, now_ms)
+            await self._failed(caller, max(now_ms, clock.now_ms()))
             raise
         except (NotNowError, PermanentError):
             await self._succeeded(caller, now_ms)
