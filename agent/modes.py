@@ -36,7 +36,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Where a mode ends. After `steady_s` seconds of better health the mode goes up."""
+    """Where a mode ends. What health allowed for `steady_s` seconds on end the mode goes up to."""
 
     min_balance: Decimal = Decimal(1)
     max_drawdown: Decimal = Decimal("0.2")
@@ -47,14 +47,17 @@ class Limits(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """The mode since `since_ms`, and why.
 
-    `better_ms` is since when a freer one would do, 0 where none would. No mode is freer than
-    `ceiling`, which an operator set, with a note.
+    `better_ms` is since when a freer one would do, 0 where none would; `better` is the least free
+    of those since then, and `better_why` what forbade more. No mode is freer than `ceiling`, which
+    an operator set, with a note.
     """
 
     mode: Mode = "full"
     reason: str = WELL
     since_ms: int = 0
     better_ms: int = 0
+    better: Mode = "full"
+    better_why: str = WELL
     ceiling: Mode = "full"
     operator: str = ""
     note: str = ""
@@ -84,12 +87,13 @@ def step(now: Standing, health: Health, limits: Limits, now_ms: int) -> Standing
     if is_below(mode, now.mode):
         return _moved(now, mode, reason, now_ms)
     if mode == now.mode:
-        return msgspec.structs.replace(now, reason=reason, better_ms=0)
-    if not now.better_ms:
-        return msgspec.structs.replace(now, better_ms=max(1, now_ms))
+        return msgspec.structs.replace(_resting(now), reason=reason)
+    if not now.better_ms or is_below(mode, now.better):
+        since_ms = now.better_ms or max(1, now_ms)
+        now = msgspec.structs.replace(now, better_ms=since_ms, better=mode, better_why=reason)
     if now_ms - now.better_ms < limits.steady_s * 1000:
         return now
-    return _moved(now, mode, reason, now_ms)
+    return _moved(now, now.better, now.better_why, now_ms)
 
 
 def ordered(now: Standing, mode: Mode, operator: str, note: str, now_ms: int) -> Standing:
@@ -112,4 +116,8 @@ def may_close(mode: Mode) -> bool:
 
 
 def _moved(now: Standing, mode: Mode, reason: str, now_ms: int) -> Standing:
-    return msgspec.structs.replace(now, mode=mode, reason=reason, since_ms=now_ms, better_ms=0)
+    return msgspec.structs.replace(_resting(now), mode=mode, reason=reason, since_ms=now_ms)
+
+
+def _resting(now: Standing) -> Standing:
+    return msgspec.structs.replace(now, better_ms=0, better="full", better_why=WELL)

@@ -58,6 +58,19 @@ def test_it_goes_up_after_a_steady_time_and_not_while_it_flickers() -> None:
     assert step(now, WELL, LIMITS, 23_000).mode == "full"
 
 
+def test_it_goes_up_to_what_was_allowed_all_the_time() -> None:
+    """Prices for ten seconds, a venue that is well for one: close only, full after ten more."""
+    now = step(Standing(), Health(feed_age_s=61.0, write_api="open"), LIMITS, 1_000)
+    now = step(now, Health(feed_age_s=1.0, write_api="open"), LIMITS, 2_000)
+    now = step(now, WELL, LIMITS, 11_000)
+    assert now.mode == "observation"
+    now = step(now, WELL, LIMITS, 12_000)
+    assert (now.mode, now.reason) == ("read_only", modes.NO_WRITES)
+    now = step(now, WELL, LIMITS, 13_000)
+    assert step(now, WELL, LIMITS, 22_999).mode == "read_only"
+    assert step(now, WELL, LIMITS, 23_000) == Standing(since_ms=23_000)
+
+
 @given(HEALTH, st.integers(0, 10**9))
 def test_a_shutdown_stays_whatever_health_says(health: Health, passed_ms: int) -> None:
     """Only an operator ends it."""
@@ -89,6 +102,7 @@ class Lives(RuleBasedStateMachine):
         self.now_ms = 1_000
         self.standing = Standing()
         self.better_since: int | None = None
+        self.allowed: list[modes.Mode] = []
 
     @rule(health=HEALTH, passed_ms=st.integers(0, 15_000))
     def look(self, health: Health, passed_ms: int) -> None:
@@ -104,10 +118,12 @@ class Lives(RuleBasedStateMachine):
         assert not is_below(wanted, self.standing.mode)
         is_better = is_below(was.mode, wanted)
         if is_better and self.better_since is None:
-            self.better_since = self.now_ms
+            self.better_since, self.allowed = self.now_ms, []
         elif not is_better:
             self.better_since = None
+        self.allowed.append(wanted)
         if is_below(was.mode, self.standing.mode):
+            assert self.standing.mode == max(self.allowed, key=MODES.index)
             assert self.better_since is not None
             assert self.now_ms - self.better_since >= LIMITS.steady_s * 1000
             self.better_since = None
