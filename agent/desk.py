@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from agent.alerting.handlers import Alerting
 from agent.alerting.settings import load_alerts
 from agent.alerting.sinks import open_sinks
@@ -21,14 +23,18 @@ from agent.watch import Place, Watch
 from agent.world.ports import World
 from agent.world.settings import WorldSettings, load_world
 from fleet import clock
+from fleet.core.alerts import alert_event
 from fleet.core.breaker import BreakerPolicy
+from fleet.core.errors import PublishError
+from fleet.store import paper
 from fleet.store.api import Store
-from workers.context import Startup
+from workers.context import Context, Publish, Startup
 
 SERVICE: Final = "trading.agent"
-PAPER: Final = "/paper"
 PROBE_CALLS: Final = 3
 """A probe may take this many calls' time before another is let through."""
+
+log = structlog.get_logger("fleet.agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Desk:
     agent: str
     book: str
     store: Store
+    publish: Publish
     venue: VenueApi
     strategy: Strategy
     candles: Strategy | None
@@ -55,7 +62,14 @@ class Desk:
     def mode_text(self) -> str:
         """The mode as it stands in the rows of effects."""
         mode = self.watch.standing.mode
-        return f"paper:{mode}" if self.settings.paper else mode
+        return f"{paper.MODE}{mode}" if self.settings.paper else mode
+
+    async def alert(self, ctx: Context, name: str, *, key: str, detail: str) -> None:
+        """Raise an alert now: what a delivery that fails would emit is never published."""
+        try:
+            await self.publish(alert_event(self.agent, name, ctx.now_ms, key=key, detail=detail))
+        except PublishError as error:
+            log.warning("an alert is not published", alert=name, detail=detail, reason=str(error))
 
 
 @asynccontextmanager
@@ -82,6 +96,7 @@ async def open_desk(
             agent=place.agent,
             book=place.book,
             store=store,
+            publish=startup.publish,
             venue=PaperVenue(store, place.book, place.service) if settings.paper else platform,
             strategy=strategy(settings.strategy, size, threshold),
             candles=strategy(candles, size, threshold) if candles else None,
@@ -98,7 +113,7 @@ def place_of(settings: AgentSettings) -> Place:
     agent = settings.agent()
     return Place(
         agent=agent,
-        book=agent + PAPER if settings.paper else agent,
+        book=agent + paper.BOOK if settings.paper else agent,
         service=SERVICE,
         capital=settings.capital(),
         limits=Limits(

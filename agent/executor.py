@@ -11,18 +11,26 @@ from typing import Any
 
 import msgspec
 
+from agent import book, records, risk
 from agent import orders as to
-from agent import records, risk
 from agent.closing import close
-from agent.desk import Desk
+from agent.desk import SERVICE, Desk
+from agent.keys import close_key
 from agent.orders import ATTEMPTS, Known, Sent, next_step
 from agent.venue import listed
 from agent.wire import VenuePosition
 from fleet import clock
 from fleet.core.decision import Ack, Decision, Expire, Fail, Postpone, Retry
-from fleet.core.errors import ApiError, DataError, NetworkError, NotNowError, RefusedError
+from fleet.core.errors import (
+    ApiError,
+    DataError,
+    LogicError,
+    NetworkError,
+    NotNowError,
+    RefusedError,
+)
 from fleet.core.failure import Failure, describe, failure
-from fleet.core.payloads import OrderRequested
+from fleet.core.payloads import CloseRequested, OrderRequested
 from fleet.store import positions
 from fleet.store.api import Tx
 from fleet.store.positions import Position, Refused
@@ -32,6 +40,8 @@ from workers.context import Context
 async def on_order(ctx: Context, order: OrderRequested) -> Decision:
     """Open the position that is ordered, once; close the pair's opposite one before."""
     ctx.effecting.mode = ctx.app.mode_text
+    if order.paper and not ctx.app.settings.paper:
+        return Ack(skipped="it is on paper, and this worker trades real money")
     known = await _known(ctx, order)
     try:
         return await _carry_out(ctx, known)
@@ -82,12 +92,14 @@ async def _known(ctx: Context, order: OrderRequested) -> Known:
     desk: Desk = ctx.app
     settings = desk.settings
 
-    def look(tx: Tx) -> tuple[Position | None, Position | None, bool]:
-        held = positions.of_pair(tx, desk.book, order.pair)
+    def look(tx: Tx) -> tuple[Position | None, list[Position], bool]:
         is_paused = not settings.paper and records.is_paused(tx, desk.agent)
-        return positions.get(tx, order.key), held, is_paused
+        live = positions.open_positions(tx, desk.book)
+        return positions.get(tx, order.key), live, is_paused
 
-    place, held, is_paused = await desk.store.read(look)
+    place, live, is_paused = await desk.store.read(look)
+    if place is not None:
+        book.must_be_in(place, desk.book)
     age_ms = ctx.now_ms - ctx.event.ts
     return Known(
         order=order,
@@ -100,7 +112,8 @@ async def _known(ctx: Context, order: OrderRequested) -> Known:
         is_paused=is_paused,
         fault=risk.fault(order, settings, ctx.event.ts),
         place=None if place is None or place.state == "released" else place,
-        held=held,
+        held=next((one for one in live if one.pair == order.pair), None),
+        others=frozenset(one.venue_id for one in live if one.key != order.key) - {""},
     )
 
 
@@ -131,7 +144,7 @@ async def _send(ctx: Context, known: Known) -> Known:
     """Ask the venue. Where it raises, the outcome is not known, and the place stays taken."""
     desk, key = ctx.app, known.order.key
     try:
-        async with desk.guard.call(ctx.effecting.holder, ctx.now_ms):
+        async with desk.guard.call(ctx.effecting.holder, _by_now(ctx)):
             if not known.is_new:
                 asked_ms = _by_now(ctx)
                 await desk.store.run(lambda tx: positions.asked(tx, key, asked_ms))
@@ -159,8 +172,10 @@ async def _end(ctx: Context, known: Known, step: to.Step) -> Decision:
             decision = _spent(ctx, known, position)
         case to.GiveUp(end=end):
             decision = await _give_up(ctx, known, end)
-        case to.NeverKnown() | to.Strange():
-            decision = await _for_a_person(ctx, known, step)
+        case to.NeverKnown():
+            decision = await _never_known(ctx, known)
+        case to.Strange(position=made):
+            decision = await _strange(ctx, known, made)
         case _:
             decision = _plain(ctx, step)
     return decision
@@ -195,25 +210,48 @@ async def _give_up(ctx: Context, known: Known, end: Any) -> Decision:
 
 def _spent(ctx: Context, known: Known, made: VenuePosition | None) -> Decision:
     """Its key was used and that position is closed: this minute is spent."""
-    key, now_ms = known.order.key, ctx.now_ms
-    if made is not None:
-        _book(ctx, known.order, made)
-    ctx.write(lambda tx: positions.closed(tx, key, None, None, now_ms))
+    order, now_ms = known.order, ctx.now_ms
+    if made is None:
+        place = _place(known)
+        ctx.write(lambda tx: book.doubt(tx, place, SERVICE, now_ms, order.price))
+        return _skip(ctx, "spent")
+    # Closing it once more tells what it gained, and ends it for sure.
+    _book(ctx, order, made)
+    ctx.write(lambda tx: positions.closing(tx, order.key, now_ms))
+    key = close_key(f"{made.position_id}@{ctx.event.ts}")
+    wish = CloseRequested(key, order.key, order.pair, "the venue says that it is closed")
+    ctx.emit("order.close_requested", wish, key=key)
     return _skip(ctx, "spent")
 
 
-async def _for_a_person(ctx: Context, known: Known, step: to.NeverKnown | to.Strange) -> Decision:
-    key = known.order.key
-    if isinstance(step, to.Strange):
-        reason = f"the venue has {step.position.position_id} under {key}, and not as ordered"
-        return Fail(failure("data", "StrangePosition", reason))
-    now_ms = ctx.now_ms
-    await ctx.app.store.run(lambda tx: positions.closed(tx, key, None, None, now_ms))
+async def _never_known(ctx: Context, known: Known) -> Decision:
+    """Too late to send it again: give its place back, and count it as closed in doubt."""
+    order, place, now_ms = known.order, _place(known), ctx.now_ms
+    await ctx.app.store.run(lambda tx: book.doubt(tx, place, SERVICE, now_ms, order.price))
     reason = (
-        f"whether key {key} was ever carried out is not known; no position of it is open, "
+        f"whether key {order.key} was ever carried out is not known; no position of it is open, "
         "and it is too old to be sent again"
     )
     return Fail(failure("state", "UnknownOutcome", reason))
+
+
+async def _strange(ctx: Context, known: Known, made: VenuePosition) -> Decision:
+    """The venue has something else under its key. It is ours, so a shutdown must find it open."""
+    order, place, now_ms = known.order, _place(known), ctx.now_ms
+    reason = f"the venue has {made.position_id} under {order.key}, and not as ordered"
+    if made.position_id in known.others:
+        reason = f"the venue has {made.position_id} under {order.key}, and another order has it"
+    else:
+        await ctx.app.store.run(lambda tx: book.adopt(tx, place, made, now_ms))
+    await ctx.app.alert(ctx, "book_differs", key=order.key, detail=reason)
+    return Fail(failure("data", "StrangePosition", reason))
+
+
+def _place(known: Known) -> Position:
+    """Its place in the book. Raises LogicError where it has none."""
+    if known.place is None:
+        raise LogicError(f"order {known.order.key} has no place in the book")
+    return known.place
 
 
 def _book(ctx: Context, order: OrderRequested, made: VenuePosition) -> None:

@@ -20,6 +20,7 @@ from agent.modes import NO_WRITES, Standing, may_close
 from agent.risk import find, is_strange
 from agent.wire import VenuePosition
 from fleet.core.breaker import BreakerState
+from fleet.core.errors import RefusedError
 from fleet.core.failure import Failure
 from fleet.core.payloads import OrderRequested
 from fleet.store.positions import Position
@@ -43,9 +44,9 @@ class Known(msgspec.Struct, frozen=True):
     """What is known of an order in one attempt.
 
     `place` is its own in the book, `is_new` where this attempt reserved it; `held` is what has
-    the pair's place. `fault` breaks a limit. A request may still arrive `quiet_ms` after it was
-    sent. `listed` is what the venue says is open. `sent`, `refused` and `lost` are what came of
-    sending it.
+    the pair's place, `others` are the venue's ids of all else in the book. `fault` breaks a
+    limit. A request may still arrive `quiet_ms` after it was sent. `listed` is what the venue
+    says is open. `sent`, `refused` and `lost` are what came of sending it.
     """
 
     order: OrderRequested
@@ -60,6 +61,7 @@ class Known(msgspec.Struct, frozen=True):
     place: Position | None = None
     is_new: bool = False
     held: Position | None = None
+    others: frozenset[str] = frozenset()
     no_place: str = ""
     listed: tuple[VenuePosition, ...] | None = None
     sent: Sent | None = None
@@ -247,15 +249,27 @@ def _no_more(known: Known) -> Late | Failure | Skip | None:
 
 
 def _found(made: VenuePosition, known: Known) -> Step:
-    return Strange(made) if is_strange(made, known.order) else Opened(made)
+    return Strange(made) if _is_strange(made, known) else Opened(made)
+
+
+def _over(made: VenuePosition, known: Known) -> Step:
+    """Its key was used and that position is closed; for another order is as good as refused."""
+    if not _is_strange(made, known):
+        return Spent(made)
+    used = RefusedError(f"key {known.order.key} was used for another order")
+    return _unless_on_its_way(known) or GiveUp(used)
+
+
+def _is_strange(made: VenuePosition, known: Known) -> bool:
+    return made.position_id in known.others or is_strange(made, known.order)
 
 
 def _answered(known: Known, sent: Sent) -> Step:
     made = sent.position
     if made is not None and (not sent.again or made.status == "open"):
-        return Opened(made)
+        return _found(made, known)
     if made is not None and made.status == "closed":
-        return Spent(made)
+        return _over(made, known)
     if known.listed is None:
         return Look()
     place = known.place
@@ -264,7 +278,7 @@ def _answered(known: Known, sent: Sent) -> Step:
         return _found(found, known)
     if not sent.again:
         return Wait(BUSY_S, "the venue does not list it yet")
-    return Spent(made) if made is not None else _unless_on_its_way(known) or Spent(None)
+    return _over(made, known) if made is not None else _unless_on_its_way(known) or Spent(None)
 
 
 def _may_not_open(known: Known) -> Skip | Wait | None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
-from typing import Final
+from decimal import Decimal
 
 import msgspec
 
-from agent.strategy import Window
+from agent.prices import last_price, profit
 from agent.venue import Opened
 from agent.wire import ClosedPosition, VenuePosition
 from fleet import clock
 from fleet.core.errors import RefusedError
 from fleet.core.payloads import OrderRequested
-from fleet.store import lanes, paper
+from fleet.store import paper
 from fleet.store.api import Store, Tx
 from fleet.store.paper import PaperPosition
-
-USDC: Final = Decimal("0.000001")
-EXACT: Final = Context(prec=60)
 
 
 class PaperVenue:
@@ -54,7 +50,7 @@ class PaperVenue:
         known = paper.get(tx, self._account, position_id)
         if known is not None:
             return Opened(_told(known), again=True)
-        price = self._price(tx, order.pair) or order.price
+        price = last_price(tx, self._service, order.pair) or order.price
         if price is None:
             raise RefusedError(f"there is no price for {order.pair} yet")
         fresh = PaperPosition(
@@ -76,24 +72,13 @@ class PaperVenue:
         if held is None:
             return None
         if not held.closed_ms:
-            price = self._price(tx, held.pair) or held.entry_price
+            price = last_price(tx, self._service, held.pair) or held.entry_price
+            gained = profit(held.direction, held.size, held.leverage, held.entry_price, price)
             held = msgspec.structs.replace(
-                held, exit_price=price, pnl=profit(held, price), closed_ms=clock.now_ms()
+                held, exit_price=price, pnl=gained, closed_ms=clock.now_ms()
             )
             paper.put(tx, held)
         return ClosedPosition(held.pnl or Decimal(0), held.exit_price, position_id)
-
-    def _price(self, tx: Tx, pair: str) -> Decimal | None:
-        kept = lanes.state_of(tx, self._service, pair)
-        window = msgspec.json.decode(kept.body, type=Window) if kept else None
-        return window.prices[-1] if window and window.prices else None
-
-
-def profit(position: PaperPosition, price: Decimal) -> Decimal:
-    """What closing at `price` gains, in USDC to six places; a loss is negative."""
-    move = EXACT.divide(EXACT.subtract(price, position.entry_price), position.entry_price)
-    gain = EXACT.multiply(EXACT.multiply(position.size, position.leverage), move)
-    return (gain if position.direction == "long" else -gain).quantize(USDC, context=EXACT)
 
 
 def _told(position: PaperPosition) -> VenuePosition:

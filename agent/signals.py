@@ -76,6 +76,7 @@ def order_of(desk: Desk, pair: str, signal: Signal, strategy: Strategy) -> Order
         key=trade_key(desk.book, pair, signal.direction, signal.timestamp_ms),
         price=signal.price,
         strategy=strategy.name,
+        paper=desk.settings.paper,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from agent.modes import Health, Mode, Standing, ordered
-from fleet.store import archive, checkpoints, equity
+from fleet.store import archive, checkpoints, equity, positions
 from fleet.store.api import Tx
 from fleet.store.archive import Intervention
 from fleet.store.checkpoints import Checkpoint
@@ -82,6 +82,7 @@ def order_mode(
     )
     if before.mode == "shutdown" and mode != "shutdown":
         equity.rebase(tx, agent, now_ms)
+        positions.accept(tx, agent)
     save(tx, kept, after, now_ms)
     done = Intervention(now_ms, operator, "mode", "agent", agent, before.mode, mode, note)
     archive.note(tx, [done])

@@ -66,9 +66,10 @@ class Reply(NamedTuple):
 class Venue:
     """One session with the platform at `url`, as `agent`, with its `key`.
 
-    Every call raises NetworkError where there was no answer within `timeout_s` seconds or one
-    that cannot be read, ApiError for a server error (after either of them nobody knows whether a
-    POST was carried out), NotNowError where it was put off, RefusedError where it was refused.
+    Every call raises NetworkError where there was no answer within `timeout_s` seconds, or one
+    that cannot be read or redirects, ApiError for a server error (after either of them nobody
+    knows whether a POST was carried out), NotNowError where it was put off, RefusedError where it
+    was refused.
 
     Orders go to `endpoint`: "open" has the key in the body and answers with the position, "trade"
     has it in a header and answers with an order's id.
@@ -125,7 +126,7 @@ class Venue:
     async def open(self, order: OrderRequested) -> Opened:
         """Open a position under the order's key, or what was opened under that key before.
 
-        Raises RefusedError, too, where the key was used for another pair or direction.
+        What was opened before may be for another pair, direction or size.
         """
         wish: dict[str, str | Decimal] = {
             "pair": order.pair,
@@ -139,9 +140,7 @@ class Venue:
         again = reply.status == HTTPStatus.CONFLICT
         body = wire.original(reply.body, OPEN) if again else reply.body
         position = wire.read(body, VenuePosition, OPEN)
-        if is_strange(position, order):
-            if again:
-                raise RefusedError(f"key {order.key} was used for another order")
+        if not again and is_strange(position, order):
             raise NetworkError(f"the answer to {OPEN} is about another order")
         return Opened(position, again)
 
@@ -233,6 +232,10 @@ def _refusal(path: str, status: int, body: bytes, wait: str | None) -> Exception
         return NotNowError(text, retry_after=seconds)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         return ApiError(text, retry_after=seconds)
+    if status < HTTPStatus.BAD_REQUEST:
+        # "See other" may mean that it was carried out.
+        text = f"{text}, and no redirect is followed; correct PF_API_URL"
+        return NetworkError(text, retry_after=seconds)
     return RefusedError(text)
 
 

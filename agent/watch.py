@@ -63,6 +63,7 @@ class Seen(NamedTuple):
     realised: Decimal
     breaker: Breaker
     held: list[Position]
+    doubtful: list[Position]
 
 
 class Watch:
@@ -119,6 +120,8 @@ class Watch:
         if is_below(self.standing.mode, was.standing.mode):
             alert = _alert(self._place.agent, self._place.book, self.standing)
             self._untold[alert.event_id] = alert
+        for one in seen.doubtful:
+            self._once(_doubt(self._place.agent, one))
         if self.standing.mode == "shutdown":
             self._close_all(seen.held)
         await self._tell()
@@ -127,18 +130,20 @@ class Watch:
     def _see(self, tx: Tx, now_ms: int) -> Seen:
         place, kept = self._place, state.load(tx, self._place.book)
         gained = equity.get(tx, place.book)
+        doubtful = positions.doubtful(tx, place.book)
+        presumed = sum((one.presumed for one in doubtful if one.presumed), Decimal(0))
         touched_ms = lanes.touched_ms(tx, place.service)
         known = breakers.get(tx, place.book)
         health = Health(
             balance=place.capital + gained.realised
             if place.is_paper
             else records.balance(tx, place.agent),
-            drawdown=gained.drawdown(place.capital),
+            drawdown=gained.drawdown(place.capital, presumed),
             feed_age_s=(now_ms - touched_ms) / 1000 if touched_ms else None,
             write_api=breaker.state(known, self._guard.policy, now_ms),
         )
         held = positions.open_positions(tx, place.book)
-        return Seen(kept, health, gained.realised, known, held)
+        return Seen(kept, health, gained.realised, known, held, doubtful)
 
     async def _keep(self, kept: Kept, after: AgentState, now_ms: int) -> AgentState:
         """Write a state that says something new, or every 30 s; the one that stands then."""
@@ -156,10 +161,12 @@ class Watch:
         for position in held:
             if position.state not in ("open", "closing"):
                 continue
-            event = self._closing(position)
-            if event.event_id not in self._asked:
-                self._untold[event.event_id] = event
-                self._asked.add(event.event_id)
+            self._once(self._closing(position))
+
+    def _once(self, event: Event) -> None:
+        if event.event_id not in self._asked:
+            self._untold[event.event_id] = event
+            self._asked.add(event.event_id)
 
     async def _tell(self) -> None:
         while self._untold:
@@ -202,3 +209,13 @@ def _alert(agent: str, book: str, standing: Standing) -> Event:
     key = f"{book}/{standing.mode}/{standing.since_ms}"
     detail = f"{book} is in mode {standing.mode}: {standing.reason} {standing.note}".strip()
     return alert_event(agent, name, standing.since_ms, key=key, detail=detail)
+
+
+def _doubt(agent: str, one: Position) -> Event:
+    """That nobody knows what a position gained; the same event from every replica, for ever."""
+    name = one.venue_id or "no id is known"
+    detail = (
+        f"what {one.pair} {one.direction} ({name}, key {one.key})"
+        f" gained is not known; {one.presumed} USDC of it count as lost"
+    )
+    return alert_event(agent, "result_unknown", one.closed_ms, key=one.key, detail=detail)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.book import adopt
 from agent.desk import Desk
 from agent.keys import close_key
 from agent.wire import VenuePosition
@@ -20,11 +21,16 @@ from workers.context import Context
 QUIET_MS: Final = 60_000
 """What changed within this time is in somebody's hands."""
 STUCK_MS: Final = 15 * 60_000
-"""A place that has been reserved for so long waits for nobody any more."""
+"""What has been reserved, or closing, for so long waits for nobody any more."""
+ASKED_MS: Final = 6 * 60 * 60_000
+"""So long the venue is asked what a position gained that was closed in doubt."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What differs: `gone` and `came` can be repaired, the rest is for a person, in words."""
+    """What differs: `gone` and `came` can be repaired, the rest is for a person, in words.
+
+    `gone` is open or closing in the book and no more at the venue.
+    """
 
     gone: tuple[Position, ...] = ()
     came: tuple[tuple[Position, VenuePosition], ...] = ()
@@ -50,16 +56,19 @@ def compare(
     reserved = [one for one in quiet if one.state == "reserved"]
     waited = [one for one in reserved if now_ms - one.opened_ms >= STUCK_MS]
     is_open = [one for one in quiet if one.state == "open"]
+    closing = [one for one in book if one.state == "closing"]
+    dead = [one for one in closing if now_ms - one.closing_ms >= STUCK_MS]
     known = {one.venue_id for one in [*old.values(), *after] if one.venue_id}
     keys = {one.key for one in [*old.values(), *after]}
     strange = [
         one for one in listed if one.position_id not in known and one.idempotency_key not in keys
     ]
     return Found(
-        gone=tuple(one for one in is_open if one.venue_id not in by_id),
+        gone=tuple(one for one in [*is_open, *dead] if one.venue_id not in by_id),
         came=tuple((one, by_key[one.key]) for one in waited if one.key in by_key),
         told=(
             *(_stuck(one) for one in waited if one.key not in by_key),
+            *(_unclosed(one) for one in dead if one.venue_id in by_id),
             *(_other(one, by_id[one.venue_id]) for one in is_open if _differs(one, by_id)),
             *(_strange(one) for one in strange if _is_old(one, now_ms)),
         ),
@@ -69,20 +78,31 @@ def compare(
 async def on_reconcile(ctx: Context, _: dict[str, Any]) -> Decision | None:
     """Compare the book with the venue; repair the book where the venue alone can know."""
     desk: Desk = ctx.app
-    before = await _book(desk)
+    before = await _held(desk)
     listed = await desk.venue.positions()
-    found = compare(before, listed, await _book(desk), ctx.now_ms)
+    found = compare(before, listed, await _held(desk), ctx.now_ms)
+    doubtful = await _asked_about(desk, ctx.now_ms)
+    for one in doubtful:
+        _ask(ctx, one, "what it gained is not known")
     for one in found.gone:
         _close(ctx, one)
     for one, made in found.came:
         _open(ctx, one, made)
     for about, sentence in found.told:
         ctx.alert("book_differs", key=about, detail=sentence)
-    return None if found != Found() else Ack(skipped="the book and the venue agree")
+    if doubtful or found != Found():
+        return None
+    return Ack(skipped="the book and the venue agree")
 
 
-async def _book(desk: Desk) -> list[Position]:
+async def _held(desk: Desk) -> list[Position]:
     return await desk.store.read(lambda tx: positions.open_positions(tx, desk.book))
+
+
+async def _asked_about(desk: Desk, now_ms: int) -> list[Position]:
+    """Those that were closed in doubt lately, and that the venue may still know."""
+    found = await desk.store.read(lambda tx: positions.doubtful(tx, desk.book))
+    return [one for one in found if one.venue_id and now_ms - one.closed_ms < ASKED_MS]
 
 
 def _close(ctx: Context, one: Position) -> None:
@@ -90,9 +110,7 @@ def _close(ctx: Context, one: Position) -> None:
 
     A list may be wrong for a moment; what the book forgets because of it would stay open.
     """
-    key = close_key(one.venue_id)
-    wish = CloseRequested(key, one.key, one.pair, "the venue lists it no more")
-    ctx.emit("order.close_requested", wish, key=key)
+    _ask(ctx, one, "the venue lists it no more")
     detail = (
         f"the venue does not list {one.pair} {one.direction} ({one.venue_id}, key {one.key})"
         " any more; it is closed, and booked with what the venue says it gained"
@@ -100,12 +118,18 @@ def _close(ctx: Context, one: Position) -> None:
     ctx.alert("book_repaired", key=one.key, detail=detail)
 
 
+def _ask(ctx: Context, one: Position, why: str) -> None:
+    # A key of its own each time: that an earlier closing was refused is no reason not to ask.
+    key = close_key(f"{one.venue_id}@{ctx.event.ts}")
+    ctx.emit("order.close_requested", CloseRequested(key, one.key, one.pair, why), key=key)
+
+
 def _open(ctx: Context, one: Position, made: VenuePosition) -> None:
     """The venue has what the book only reserved."""
 
     def write(tx: Tx) -> None:
         if positions.get(tx, one.key) == one:
-            positions.opened(tx, one.key, made.position_id, made.entry_price, ctx.now_ms)
+            adopt(tx, one, made, ctx.now_ms)
 
     ctx.write(write)
     detail = f"{one.pair} {one.direction} ({made.position_id}, key {one.key}) is open at the venue"
@@ -130,6 +154,13 @@ def _stuck(one: Position) -> tuple[str, str]:
     )
 
 
+def _unclosed(one: Position) -> tuple[str, str]:
+    return one.key, (
+        f"{one.pair} {one.direction} ({one.venue_id}, key {one.key}) was to be closed and is still"
+        f" there; say `fleet effects close {one.key}`"
+    )
+
+
 def _other(one: Position, made: VenuePosition) -> tuple[str, str]:
     return one.key, (
         f"{made.position_id} is {one.pair} {one.direction} in the book and"
@@ -142,5 +173,6 @@ def _strange(made: VenuePosition) -> tuple[str, str]:
     under = f" under key {key}" if key else ""
     return made.position_id, (
         f"the venue has {made.pair} {made.direction} ({made.position_id}){under};"
-        " the book has no such position"
+        " the book has no such position; if it is not to stay, say"
+        f" `fleet effects close {made.position_id} --unbooked`"
     )

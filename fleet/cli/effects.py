@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import click
 import msgspec
 from rich.table import Table
 
 from fleet import clock
-from fleet.cli import failed_options, failed_shown
+from fleet.cli import effects_book, failed_options, failed_shown
+from fleet.cli.effects_book import by, handlers
 from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
-from fleet.cli.load import TOLD_HANDLERS, told_handlers
 from fleet.core.errors import SettingsError
 from fleet.store import archive, ledger
 from fleet.store.api import EffectState
@@ -25,19 +25,16 @@ from replay.plan import Plan
 from replay.planning import make_plan
 from replay.selection import Selection
 
-handlers = click.option(
-    "--handlers",
-    default=told_handlers,
-    show_default=TOLD_HANDLERS,
-    metavar="MODULE:NAME",
-    help="The service that has them.",
-)
-by = click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]")
+SECONDS: Final = len("2026-01-01T00:00:00")
 
 
 @click.group()
 def command() -> None:
-    """List, show, resolve or retry what was done to the world: orders and payments."""
+    """What was done to the world, orders and payments, and an operator's word on it."""
+
+
+command.add_command(effects_book.close)
+command.add_command(effects_book.settle)
 
 
 @command.command("list")
@@ -48,18 +45,16 @@ def command() -> None:
 @handlers
 @failed_options.as_json
 def list_(handlers: str, *, as_json: bool, **wanted: Any) -> None:
-    """A page of effects, by key: state, attempts, first and last time, error, who settled it."""
+    """A page of effects, by key: state, mode, attempts, first and last time, error, whose word."""
     query = partial(ledger.page, **wanted)
     found = Where(handlers, None, unrouted=False).work(lambda place, _: place.store.read(query))
     if as_json:
         failed_shown.say_json([_plain(each) for each in found])
         return
-    table = Table("key", "kind", "state", "attempts", "first", "last", "", "error")
+    titles = ("key", "kind", "state", "mode", "attempts", "first (UTC)", "last (UTC)", "", "error")
+    table = Table(*titles)
     for each in found:
-        effect = each.effect
-        times = (str(effect.attempts), iso(effect.first_ms), iso(effect.at_ms))
-        cells = (effect.key, effect.kind, effect.state, *times, _standing(each), effect.error)
-        table.add_row(*map(failed_shown.cell, cells))
+        table.add_row(*map(failed_shown.cell, _cells(each)))
     failed_shown.console().print(table)
 
 
@@ -80,6 +75,13 @@ def show(key: str, handlers: str, *, as_json: bool) -> None:
         click.echo(f"{name:>14}  {failed_shown.safe(shown)}")
     click.echo(f"{'standing':>14}  {failed_shown.safe(_standing(found))}")
     failed_shown.done(done)
+
+
+def _cells(found: Account) -> tuple[str, ...]:
+    effect = found.effect
+    times = (iso(ms)[:SECONDS] for ms in (effect.first_ms, effect.at_ms))
+    what = (effect.key, effect.kind, effect.state, effect.mode, str(effect.attempts))
+    return (*what, *times, _standing(found), effect.error)
 
 
 def _plain(found: Account) -> dict[str, Any]:
@@ -117,7 +119,8 @@ async def _look(
 def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: Any) -> None:
     """Say that an effect was done, or failed, where nobody else can know.
 
-    Done is for ever. What is failed is done again by a replay of its event.
+    Done is for ever. What is failed is done again by a replay of its event; an order's place in
+    the book is free then.
     """
     where = Where(handlers, by, unrouted=False)
     write = partial(ledger.resolve, key=key, operator=where.operator, now_ms=clock.now_ms(), **said)

@@ -16,6 +16,7 @@ from fleet.cli.failed_shown import cell
 from fleet.cli.pause import described
 from fleet.status.handlers import Line
 from fleet.status.state import ServiceState, State
+from fleet.store.positions import Position
 
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _STATES: Final = {"running": "green", "leading": "green", "standby": "cyan", "draining": "yellow"}
@@ -92,10 +93,19 @@ def _warnings(state: State) -> Iterable[RenderableType]:
         if breaker.opened_ms:
             since = ago(state.at_ms, breaker.opened_ms)
             yield Text(f"! the breaker of {name} is open for {since}", style="yellow")
+    yield from map(_doubt, state.doubtful)
     if state.store or not state.leases:
         return
     if not any(lease.holder and lease.expires_at_ms > state.at_ms for lease in state.leases):
         yield Text("! no bridge leads: nothing is read from the stream", style="bold red")
+
+
+def _doubt(one: Position) -> Text:
+    words = (
+        f"! what {one.pair} {one.direction} of {one.agent} gained is not known:",
+        f"{one.presumed:,} USDC count as lost (fleet effects settle {one.key})",
+    )
+    return Text(" ".join(words), style="bold red")
 
 
 def _replicas(state: State) -> Table:

@@ -32,6 +32,8 @@ KINDS: Final[dict[str, Kind]] = {
     "terms_unknown": Kind("warning", "A job is done, but nobody here hired for it"),
     "book_differs": Kind("critical", "The book and the venue disagree"),
     "book_repaired": Kind("warning", "The book was repaired after the venue"),
+    "close_refused": Kind("critical", "A position stays open: the venue refuses to close it"),
+    "result_unknown": Kind("critical", "A position is over and nobody knows what it gained"),
     "venue_away": Kind("warning", "The venue does not answer"),
     "prices_stale": Kind("warning", "No price has come for too long"),
     "mode_down": Kind("warning", "The agent trades less than it should, or not at all"),

@@ -117,6 +117,8 @@ class OrderRequested(Payload, frozen=True, gc=False):
     key: str
     price: Decimal | None = None
     strategy: str = ""
+    paper: bool = False
+    """Only a worker that trades on paper may carry it out."""
 
 
 class ClaimRequested(Payload, frozen=True, gc=False):
@@ -183,13 +185,15 @@ class AlertRaised(Payload, frozen=True, gc=False):
 class CloseRequested(Payload, frozen=True, gc=False):
     """A durable command to close one position of the book, whatever becomes of it.
 
-    `key` is the effect key, `position` the key of the order that opened it.
+    `key` is the effect key, `position` the key of the order that opened it; where that is empty the
+    book does not have it, and `venue_id` is the venue's own name for it.
     """
 
     key: str
     position: str
     pair: str
     reason: str = ""
+    venue_id: str = ""
 
 
 KNOWN: Final[dict[str, type[Payload]]] = {

@@ -32,7 +32,7 @@ class Gatherer:
         self._store: Store | None = None
         self._looks: Looks | None = None
         self._connection = AsyncExitStack()
-        self._told = Told((), (), Controls(), (), (), (), (), {}, {})
+        self._told = Told((), (), Controls(), (), (), (), (), (), {}, {})
         self._counted = Counted()
         self._counted_at = -COUNT_EVERY_S
 
@@ -68,6 +68,7 @@ class Gatherer:
             halts=told.controls.halts,
             effects=counted.effects,
             positions=told.positions,
+            doubtful=told.doubtful,
             agents=told.agents,
             breakers=told.breakers,
         )

@@ -88,5 +88,7 @@ class State(msgspec.Struct, frozen=True):
     halts: tuple[Halt, ...] = ()
     effects: dict[str, dict[str, int]] = {}
     positions: tuple[Position, ...] = ()
+    doubtful: tuple[Position, ...] = ()
+    """Closed, and nobody knows what they gained; of each `presumed` counts as lost."""
     agents: dict[str, AgentState] = {}
     breakers: dict[str, Breaker] = {}

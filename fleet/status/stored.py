@@ -43,6 +43,7 @@ class Told(msgspec.Struct, frozen=True):
     leases: tuple[Lease, ...]
     cursors: tuple[Cursor, ...]
     positions: tuple[Position, ...]
+    doubtful: tuple[Position, ...]
     agents: dict[str, AgentState]
     breakers: dict[str, Breaker]
 
@@ -65,6 +66,7 @@ def told(tx: Tx) -> Told:
         leases=tuple(leases.beginning(tx, leases.BRIDGES)),
         cursors=tuple(_cursor(*row) for row in cursors.every(tx)),
         positions=tuple(positions.live(tx)),
+        doubtful=tuple(positions.doubtful(tx)),
         agents=state.every(tx),
         breakers=breakers.every(tx),
     )

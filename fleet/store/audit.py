@@ -7,6 +7,7 @@ from functools import partial
 
 import msgspec
 
+from fleet.store import paper
 from fleet.store.api import Store, Tx
 from fleet.store.bridge import MissedRange
 
@@ -57,9 +58,11 @@ def by_worker(tx: Tx, service: str) -> dict[str, int]:
 
 
 def effects(tx: Tx) -> dict[str, dict[str, int]]:
-    """How many effects there are of each kind in each state."""
+    """How many effects there are of each kind in each state; those on paper are a kind apart."""
     found: dict[str, dict[str, int]] = {}
-    sql = "SELECT kind, state, count(*) FROM effects GROUP BY kind, state ORDER BY kind, state"
+    on_paper = f"substr(mode, 1, {len(paper.MODE)}) = '{paper.MODE}'"
+    name = f"CASE WHEN {on_paper} THEN kind || '{paper.ON_PAPER}' ELSE kind END"
+    sql = f"SELECT {name}, state, count(*) FROM effects GROUP BY 1, 2 ORDER BY 1, 2"
     for kind, state, count in tx.query(sql):
         found.setdefault(kind, {})[state] = count
     return found

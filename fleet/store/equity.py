@@ -9,6 +9,7 @@ import msgspec
 from fleet.store.api import Tx
 
 DIGITS = 60
+NOTHING = Decimal(0)
 
 
 class Equity(msgspec.Struct, frozen=True, gc=False):
@@ -24,13 +25,14 @@ class Equity(msgspec.Struct, frozen=True, gc=False):
             realised = self.realised + pnl
         return Equity(realised, max(self.peak, realised))
 
-    def drawdown(self, capital: Decimal) -> Decimal:
+    def drawdown(self, capital: Decimal, presumed: Decimal = NOTHING) -> Decimal:
         """How far it fell from its peak, as a fraction of `capital` and what was gained on it.
 
-        0 at the peak, 1 where all is lost, more where more than that is.
+        What is `presumed` lost counts as lost. 0 at the peak, 1 where all is lost, more where more
+        than that is.
         """
         whole = capital + self.peak
-        return (self.peak - self.realised) / whole if whole > 0 else Decimal(1)
+        return (self.peak - self.realised + presumed) / whole if whole > 0 else Decimal(1)
 
 
 def get(tx: Tx, agent: str) -> Equity:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from fleet.core.errors import SettingsError
-from fleet.store import archive, effects
+from fleet.store import archive, effects, positions
 from fleet.store.again import OvertakenError
 from fleet.store.api import Effect, EffectState, Tx
 from fleet.store.archive import Intervention
+from fleet.store.positions import Position
 
 Ending: TypeAlias = Literal["done", "failed"]
 PAGE = 100
@@ -62,8 +64,9 @@ def _accounts(tx: Tx, found: Sequence[Effect]) -> list[Account]:
 def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_ms: int) -> Effect:
     """Say what became of an effect; as it is afterwards.
 
-    Raises SettingsError, and changes nothing, where there is none, it is done (that is a fact),
-    it has this state already, or a worker has it in its hands.
+    What is failed gives its place in the book back. Raises SettingsError, and changes nothing,
+    where there is none, it is done (that is a fact), it has this state already, or a worker has it
+    in its hands.
     """
     old = effects.get(tx, key)
     if old is None:
@@ -83,4 +86,26 @@ def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_m
         raise OvertakenError
     done = Intervention(now_ms, operator, "resolve", archive.EFFECTS, key, old.state, ending, note)
     archive.note(tx, [done])
+    if ending == "failed":
+        positions.release(tx, key)
     return effects.find(tx, [key])[key]
+
+
+def settle(tx: Tx, key: str, gained: Decimal, *, note: str, operator: str, now_ms: int) -> Position:
+    """Say what the position of an order gained; as it is afterwards.
+
+    Raises SettingsError, and changes nothing, where there is none, it is not closed, or it is
+    known what it gained.
+    """
+    if positions.get(tx, key) is None:
+        raise SettingsError(f"The book has no position under {key}.")
+    if not positions.told(tx, key, gained, None, now_ms):
+        raise SettingsError(
+            f"The position under {key} is not over, or it is known what it gained;"
+            " nothing was changed."
+        )
+    said = Intervention(
+        now_ms, operator, "settle", archive.EFFECTS, key, "unknown", str(gained), note
+    )
+    archive.note(tx, [said])
+    return positions.known(tx, key)

@@ -9,6 +9,13 @@ import msgspec
 
 from fleet.store.api import Tx
 
+BOOK = "/paper"
+"""What the name of a book of paper trading ends with."""
+MODE = "paper:"
+"""What the mode of an effect on paper begins with."""
+ON_PAPER = " on paper"
+"""What its kind or state ends with where such things are counted."""
+
 
 class PaperPosition(msgspec.Struct, frozen=True, gc=False):
     """A position of an agent's paper account; `closed_ms` is 0 while it is open."""

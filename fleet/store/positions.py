@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from fleet.core.errors import StateError
-from fleet.store import equity
+from fleet.store import equity, paper
 from fleet.store.api import Tx
 
 PositionState: TypeAlias = Literal["reserved", "open", "closing", "closed", "released"]
@@ -19,7 +19,8 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     """A position of an agent; `key` is the effect key of the order that opens it.
 
     `ts_ms` is the business time of that order, `asked_ms` when the venue was last asked to open
-    it; the other times are when it was written.
+    it, `closing_ms` when its closing was begun; the other times are when it was written.
+    `presumed` is what counts as lost of a closed one while nobody knows what it gained.
     """
 
     key: str
@@ -37,6 +38,8 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     opened_ms: int = 0
     closed_ms: int = 0
     asked_ms: int = 0
+    closing_ms: int = 0
+    presumed: Decimal | None = None
 
 
 class Reserved(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +63,7 @@ _COLUMNS = Position.__struct_fields__
 _LIST = ", ".join("position_key" if column == "key" else column for column in _COLUMNS)
 _SELECT = f"SELECT {_LIST} FROM positions"
 _LIVE = "state IN ('reserved', 'open', 'closing')"
-_MONEY = frozenset({"size", "leverage", "entry_price", "exit_price", "pnl"})
+_MONEY = frozenset({"size", "leverage", "entry_price", "exit_price", "pnl", "presumed"})
 
 
 def reserve(tx: Tx, position: Position, max_open: int) -> Reserved | Refused:
@@ -87,7 +90,7 @@ def opened(tx: Tx, key: str, venue_id: str, entry_price: Decimal | None, now_ms:
         " WHERE position_key = ? AND state = 'reserved'",
         (venue_id, _text(entry_price), now_ms, key),
     )
-    _must_exist(tx, key)
+    known(tx, key)
 
 
 def asked(tx: Tx, key: str, now_ms: int) -> None:
@@ -95,27 +98,79 @@ def asked(tx: Tx, key: str, now_ms: int) -> None:
     tx.execute("UPDATE positions SET asked_ms = ? WHERE position_key = ?", (now_ms, key))
 
 
-def closing(tx: Tx, key: str) -> bool:
+def as_found(tx: Tx, key: str, direction: str, size: Decimal, leverage: Decimal) -> None:
+    """What the venue has under its key is this, whatever was ordered."""
+    tx.execute(
+        "UPDATE positions SET direction = ?, size = ?, leverage = ?"
+        f" WHERE position_key = ? AND {_LIVE}",
+        (direction, _text(size), _text(leverage), key),
+    )
+
+
+def closing(tx: Tx, key: str, now_ms: int) -> bool:
     """An order to close it is about to go out; whether it is (still) closing now."""
     tx.execute(
-        "UPDATE positions SET state = 'closing' WHERE position_key = ? AND state = 'open'", (key,)
+        "UPDATE positions SET state = 'closing', closing_ms = ?"
+        " WHERE position_key = ? AND state = 'open'",
+        (now_ms, key),
     )
-    return _must_exist(tx, key).state == "closing"
+    return known(tx, key).state == "closing"
 
 
-def closed(tx: Tx, key: str, pnl: Decimal | None, exit_price: Decimal | None, now_ms: int) -> None:
+def closed(tx: Tx, key: str, pnl: Decimal, exit_price: Decimal | None, now_ms: int) -> None:
     """It is over at the venue: its place is free, its key is spent. Twice is once.
 
-    What it gained counts in the agent's equity; `pnl` None: nobody knows, nothing is counted.
+    What it gained counts in the agent's equity. One that was closed in doubt is told so.
     """
     changed = tx.execute(
         "UPDATE positions SET state = 'closed', pnl = ?, exit_price = ?, closed_ms = ?"
         f" WHERE position_key = ? AND {_LIVE}",
         (_text(pnl), _text(exit_price), now_ms, key),
     )
-    agent = _must_exist(tx, key).agent
-    if changed and pnl is not None:
+    agent = known(tx, key).agent
+    if changed:
         equity.add(tx, agent, pnl, now_ms)
+    else:
+        told(tx, key, pnl, exit_price, now_ms)
+
+
+def closed_in_doubt(tx: Tx, key: str, presumed: Decimal, now_ms: int) -> None:
+    """It is over at the venue, and nobody knows what it gained. Twice is once.
+
+    Until it is told, or an operator lets the drawdown count anew, `presumed` counts as lost.
+    """
+    tx.execute(
+        "UPDATE positions SET state = 'closed', presumed = ?, closed_ms = ?"
+        f" WHERE position_key = ? AND {_LIVE}",
+        (_text(presumed), now_ms, key),
+    )
+    known(tx, key)
+
+
+def told(tx: Tx, key: str, pnl: Decimal, exit_price: Decimal | None, now_ms: int) -> bool:
+    """What a closed one gained is known at last; False where it was known, or is not closed."""
+    changed = tx.execute(
+        "UPDATE positions SET pnl = ?, exit_price = ?, presumed = NULL"
+        " WHERE position_key = ? AND state = 'closed' AND pnl IS NULL",
+        (_text(pnl), _text(exit_price), key),
+    )
+    if changed:
+        equity.add(tx, known(tx, key).agent, pnl, now_ms)
+    return bool(changed)
+
+
+def doubtful(tx: Tx, agent: str | None = None) -> list[Position]:
+    """Those of which something is presumed, of an agent or of all; the oldest first."""
+    whose, params = ("", ()) if agent is None else (" AND agent = ?", (agent,))
+    where = f" WHERE presumed IS NOT NULL{whose} ORDER BY closed_ms, position_key"
+    return _positions(tx.query(_SELECT + where, params))
+
+
+def accept(tx: Tx, agent: str) -> None:
+    """Presume nothing any more of what is closed; what it gained can still be told."""
+    tx.execute(
+        "UPDATE positions SET presumed = NULL WHERE agent = ? AND presumed IS NOT NULL", (agent,)
+    )
 
 
 def release(tx: Tx, key: str) -> None:
@@ -139,8 +194,10 @@ def open_positions(tx: Tx, agent: str) -> list[Position]:
 
 
 def by_state(tx: Tx) -> dict[str, int]:
-    """How many positions there are in each state."""
-    return dict(tx.query("SELECT state, count(*) FROM positions GROUP BY state"))
+    """How many positions there are in each state; those on paper are counted apart."""
+    state = f"CASE WHEN agent LIKE ? THEN state || '{paper.ON_PAPER}' ELSE state END"
+    sql = f"SELECT {state}, count(*) FROM positions GROUP BY 1"
+    return dict(tx.query(sql, (f"%{paper.BOOK}",)))
 
 
 def live(tx: Tx) -> list[Position]:
@@ -169,7 +226,8 @@ def _refusal(tx: Tx, position: Position, max_open: int) -> Reason | None:
     return "limit" if len(live) >= max_open else None
 
 
-def _must_exist(tx: Tx, key: str) -> Position:
+def known(tx: Tx, key: str) -> Position:
+    """The position that was reserved under this effect key. Raises StateError where none was."""
     found = get(tx, key)
     if found is None:
         raise StateError(f"The book has no position under {key}; reserve it first.")

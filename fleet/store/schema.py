@@ -146,6 +146,12 @@ _LANE_MOVES: Final = (
 
 _ASKED: Final = ("ALTER TABLE positions ADD COLUMN asked_ms BIGINT NOT NULL DEFAULT 0",)
 
+_DOUBTS: Final = (
+    "ALTER TABLE positions ADD COLUMN closing_ms BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE positions ADD COLUMN presumed TEXT",
+    "CREATE INDEX positions_doubtful ON positions (agent) WHERE presumed IS NOT NULL",
+)
+
 MIGRATIONS: Final = (
     _FIRST,
     _FACTS,
@@ -157,6 +163,7 @@ MIGRATIONS: Final = (
     _ORDERS,
     _LANE_MOVES,
     _ASKED,
+    _DOUBTS,
 )
 """What leads from version n to n + 1, for n = 0, 1, …: append, never edit."""
 

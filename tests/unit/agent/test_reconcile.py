@@ -30,6 +30,7 @@ OPEN = Position(
     venue_id="pos_1",
     opened_ms=NOW - STUCK_MS,
 )
+CLOSING = msgspec.structs.replace(OPEN, state="closing", closing_ms=NOW - STUCK_MS + 1)
 RESERVED = msgspec.structs.replace(OPEN, state="reserved", venue_id="")
 LISTED = VenuePosition("pos_1", BTC, "long", opened_at_ms=NOW - STUCK_MS, idempotency_key="k1")
 
@@ -51,7 +52,8 @@ def test_what_agrees_is_left_alone():
         ([OPEN], [], []),
         ([], [LISTED], [OPEN]),
         ([OPEN], [], [changed(OPEN, state="closing")]),
-        ([changed(OPEN, state="closing")], [], [changed(OPEN, state="closing")]),
+        ([CLOSING], [], [CLOSING]),
+        ([CLOSING], [LISTED], [CLOSING]),
         ([changed(OPEN, opened_ms=NOW - QUIET_MS + 1)], [], [changed(OPEN, opened_ms=NOW)]),
         ([], [changed(LISTED, opened_at_ms=NOW - QUIET_MS + 1)], []),
         ([changed(RESERVED, opened_ms=NOW - STUCK_MS + 1)], [LISTED], [RESERVED]),
@@ -63,8 +65,10 @@ def test_what_is_being_traded_is_left_alone(before: Any, listed: Any, after: Any
 
 
 def test_what_the_venue_has_no_more_is_gone():
-    """It was closed or liquidated there."""
+    """It was closed or liquidated there; also where a closing of ours was refused long ago."""
     assert compare([OPEN], [], [OPEN], NOW) == Found(gone=(OPEN,))
+    dead = changed(CLOSING, closing_ms=NOW - STUCK_MS)
+    assert compare([dead], [], [dead], NOW) == Found(gone=(dead,))
 
 
 def test_what_was_opened_without_our_hearing_has_come():
@@ -78,6 +82,7 @@ def test_what_was_opened_without_our_hearing_has_come():
         ([], [LISTED], "the book has no such position"),
         ([RESERVED], [], "replay its order"),
         ([OPEN], [changed(LISTED, direction="short")], "at the venue"),
+        ([changed(CLOSING, closing_ms=0)], [LISTED], "fleet effects close k1"),
     ],
 )
 def test_what_nobody_can_repair_is_told(book: Any, listed: Any, words: str):

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent import state
 from agent.modes import Standing
 from agent.orders import RESEND_MS
 from agent.state import AgentState
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
+from fleet.store import Store
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 QUIET_MS = 60_000
@@ -176,26 +178,45 @@ async def test_409_with_an_open_original_is_the_original(office: Any) -> None:
 
 
 async def test_409_with_a_closed_original_is_a_spent_minute(office: Any) -> None:
-    """No position is open, the place is free, and the key is not used again."""
+    """No position is open, what it gained is asked for, and the key is not used again."""
     at = await office()
     event = at.wish(BTC, "long")
     made = await at.desk.venue.open(at.order(BTC, "long", at.now))
     await at.desk.venue.close(made.position.position_id)
-    assert (await at.run(event)).skipped == "spent"
+    told = await at.runner.chain(event)
+    assert [kind for kind, _ in told] == ["order.requested", "order.close_requested"]
+    assert told[0][1].skipped == "spent"
     assert await at.book() == {}
+    assert (await at.place(event)).pnl == Decimal(0), "the venue told what it gained"
+    assert at.done() == {"open": 1, "close": 1}
     assert await at.trade(BTC, "short", 1) == Ack()
 
 
 async def test_a_key_of_another_order_is_refused(office: Any) -> None:
-    """409 with a short where a long was asked for is nobody's success."""
+    """409 with a short that is over, where a long was asked for, is nobody's success."""
     at = await office()
-    wrong = at.order(BTC, "short", at.now, key="shared")
-    await at.desk.venue.open(wrong)
+    made = await at.desk.venue.open(at.order(BTC, "short", at.now, key="shared"))
+    await at.desk.venue.close(made.position.position_id)
     event = at.wish(BTC, "long", key="shared")
     decision = await at.run(event)
     assert isinstance(decision, Fail)
     assert "another order" in decision.failure.message
+    assert (await at.effect(event)).state == "failed"
     assert await at.book() == {}
+
+
+async def test_what_is_open_under_a_key_and_not_as_ordered_is_not_lost_sight_of(
+    office: Any, post: Any
+) -> None:
+    """409 with a short that is open: the order failed, and the book has what the venue has."""
+    at = await office()
+    await at.desk.venue.open(at.order(BTC, "short", at.now, key="shared"))
+    event = at.wish(BTC, "long", key="shared")
+    decision = await at.run(event)
+    assert isinstance(decision, Fail)
+    assert decision.failure.error_type == "StrangePosition"
+    assert await at.book() == {BTC: ("short", "open")}
+    assert [one.payload["name"] for one in post.events.values()] == ["book_differs"]
 
 
 async def test_an_old_unknown_order_is_never_sent_again(office: Any) -> None:
@@ -247,7 +268,7 @@ async def test_a_stale_unknown_order_is_let_go_only_when_it_is_quiet(office: Any
 
 async def test_a_position_that_the_venue_forgot_does_not_block_its_pair(office: Any) -> None:
     """Closing answers 404 and the list has no such position: the book lets go of it."""
-    at = await office()
+    at = await office(agent={"max_drawdown": 1})
     await at.trade(BTC, "long")
     known = at.sandbox._venue
     known._positions.clear()
@@ -282,11 +303,17 @@ async def test_an_id_under_a_key_whose_position_is_closed_is_a_spent_minute(offi
     assert await at.book() == {}
 
 
-async def test_a_position_that_is_not_as_ordered_is_left_to_a_person(office: Any) -> None:
-    """Under our key, with another size: failed with the reason, untouched, and its place taken."""
+async def test_a_position_that_is_not_as_ordered_is_left_to_a_person(
+    office: Any, post: Any, store: Store
+) -> None:
+    """Under our key, with another size: failed with the reason, told, and open in the book.
+
+    A shutdown finds it there and closes it with the rest; a replay takes it as it is.
+    """
     at = await office(faults="lost_answers=1")
     event = at.wish(BTC, "long")
     await at.run(event)
+    at.sandbox._faults._rates["lost_answers"] = 0.0
     at.sandbox._venue._open[next(iter(at.sandbox._venue._open))].order = msgspec.structs.replace(
         next(iter(at.sandbox._venue._open.values())).order, size_usdc=Decimal(500)
     )
@@ -294,8 +321,19 @@ async def test_a_position_that_is_not_as_ordered_is_left_to_a_person(office: Any
     assert isinstance(decision, Fail)
     assert decision.failure.error_type == "StrangePosition"
     assert (await at.effect(event)).state == "unknown"
-    assert await at.book() == {BTC: ("long", "reserved")}
-    assert at.done() == {"open": 1}
+    assert await at.book() == {BTC: ("long", "open")}
+    assert (await at.place(event)).size == Decimal(500), "as the venue has it"
+    assert [one.payload["name"] for one in post.events.values()] == ["book_differs"]
+    assert await at.run(event, replay=1) == Ack()
+    assert (await at.effect(event)).state == "done"
+    await at.trade(ETH, "long")
+    said = {"operator": "ann", "note": "", "now_ms": at.now}
+    await store.run(lambda tx: state.order_mode(tx, "pf_agent_sandbox", "shutdown", **said))
+    await at.desk.watch.look(at.now)
+    for one in [one for one in post.events.values() if one.type == "order.close_requested"]:
+        assert await at.run(one) == Ack()
+    assert (await at.book(), await at.venue()) == ({}, {})
+    assert at.done() == {"open": 2, "close": 2}
 
 
 async def test_a_mode_that_trades_nothing_resends_nothing(office: Any) -> None:

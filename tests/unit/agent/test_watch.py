@@ -159,10 +159,15 @@ async def test_the_mode_stands_in_the_effect(office: Any) -> None:
 
 
 async def test_a_breaker_is_one_for_all_and_sends_one_probe(
-    office: Any, desk: Any, store: Store, floor: SimpleNamespace
+    office: Any,
+    desk: Any,
+    store: Store,
+    floor: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five failures at two replicas: both wait; a minute later one asks, and it closes."""
     at = await office(agent={"max_positions": 9}, faults="errors=1")
+    monkeypatch.setattr("fleet.clock.now_ms", lambda: at.now)
     there = floor.Runner(await desk(at.sandbox.url, max_positions=9), "worker-2")
     here = at.runner
     for number, pair in enumerate(floor.PAIRS[:5]):

@@ -49,6 +49,10 @@ def state() -> State:
     position = Position(
         "k", "pf_agent_1", "BTC/USDC", "long", Decimal("50.00"), Decimal(3), NOW - 90_000, "open"
     )
+    doubtful = Position(
+        "k0", "pf_agent_1", "ETH/USDC", "short", Decimal("50.00"), Decimal(3), NOW, "closed",
+        presumed=Decimal("12.50"),
+    )  # fmt: skip
     return State(
         at_ms=NOW,
         replicas=(
@@ -78,6 +82,7 @@ def state() -> State:
         halts=(Halt(SERVICE, "on_order", "f", "ValueError: odd", "w-1", "a", NOW - 29_000),),
         effects={"order.requested": {"done": 41, "unknown": 1}},
         positions=(position,),
+        doubtful=(doubtful,),
         agents={
             "pf_agent_1": AgentState(
                 standing=Standing("read_only", "the venue fails", since_ms=NOW - 60_000),

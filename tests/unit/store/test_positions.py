@@ -37,11 +37,16 @@ async def test_a_position_from_order_to_close(store: Store) -> None:
     held = await store.read(lambda tx: positions.of_pair(tx, "agent", "BTC"))
     assert held is not None
     assert (held.state, held.venue_id, str(held.entry_price)) == ("open", "v1", "60000.010")
-    assert await store.run(lambda tx: positions.closing(tx, "k"))
+    assert await store.run(lambda tx: positions.closing(tx, "k", 7))
     await store.run(lambda tx: positions.closed(tx, "k", Decimal("-1.5"), Decimal(59_000), 9))
     over = await store.read(lambda tx: positions.get(tx, "k"))
     assert over is not None
-    assert (over.state, over.pnl, over.closed_ms) == ("closed", Decimal("-1.5"), 9)
+    assert (over.state, over.pnl, over.closing_ms, over.closed_ms) == (
+        "closed",
+        Decimal("-1.5"),
+        7,
+        9,
+    )
     assert await store.read(lambda tx: positions.open_positions(tx, "agent")) == []
     assert await store.run(reserve(order("k"))) == Refused("spent")
 
@@ -91,7 +96,7 @@ async def test_two_processes_fill_the_book_once(store: Store, other: Store) -> N
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "opened", "closing", "closed", "release"]),
+        st.sampled_from(["reserve", "opened", "closing", "closed", "doubted", "release"]),
         st.integers(0, 7),
         st.sampled_from("ABCDE"),
         st.integers(0, 5),
@@ -107,8 +112,9 @@ def step(tx: Tx, name: str, position: Position) -> None:
     elif positions.get(tx, key := position.key) is not None:
         act: dict[str, Callable[[], object]] = {
             "opened": lambda: positions.opened(tx, key, "v", Decimal(1), 1),
-            "closing": lambda: positions.closing(tx, key),
-            "closed": lambda: positions.closed(tx, key, None, None, 1),
+            "closing": lambda: positions.closing(tx, key, 1),
+            "closed": lambda: positions.closed(tx, key, Decimal(0), None, 1),
+            "doubted": lambda: positions.closed_in_doubt(tx, key, Decimal(1), 1),
             "release": lambda: positions.release(tx, key),
         }
         act[name]()
