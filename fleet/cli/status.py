@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ async def _watch(
         state = await gatherer.look()
         if as_json:
             failed_shown.say_json(told(state))
-        elif once or not console.is_terminal:
+        elif once or not sys.stdout.isatty():  # a console may be told that it is one
             console.print(show(state))
         else:
             stop = _asked()
