@@ -40,9 +40,11 @@ def reinvest_key(agent: str, escrow: str) -> str:
 def escrow_key(sender: str, recipient: str, amount: Decimal, job: str) -> str:
     """The key of paying for a job: `escrow:{from}:{to}:{cents}:{job}`.
 
-    Raises DataError where the amount is not a positive number of whole cents, or where a colon
-    in a name would let two payments share a key.
+    Raises DataError where the amount is not a positive number of whole cents, where a colon in a
+    name would let two payments share a key, or where the job is named by what no key can hold.
     """
+    if not job.isprintable():
+        raise DataError("the name of a job has signs that cannot be printed")
     if ":" in sender or ":" in recipient:
         raise DataError("the name of an agent has a colon")
     return f"escrow:{sender}:{recipient}:{_cents(amount)}:{job}"

@@ -2,6 +2,9 @@
 
 What it owns and owes stands in tables of its own (positions, equity, effects, lane states), each
 committed with the event that changed it. This is the rest.
+
+What must not be forgotten with a damaged checkpoint, an operator's word and any shutdown, is kept a
+second time, under the number of the checkpoint that it was written with.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from fleet.store.archive import Intervention
 from fleet.store.checkpoints import Checkpoint
 
 PREFIX: Final = "agent/"
+WORDS: Final = "word/"
 LOST: Final = "every checkpoint of the agent's state is damaged"
+_LOST: Final = Standing("observation", LOST, ceiling="observation")
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -40,26 +45,45 @@ class Kept(msgspec.Struct, frozen=True):
     damage: str = ""
 
 
+class Word(msgspec.Struct, frozen=True):
+    """A standing that holds until another word; `seq` is the checkpoint that had it first."""
+
+    seq: int = 0
+    standing: Standing = Standing()
+
+
 def load(tx: Tx, agent: str) -> Kept:
     """The agent's newest whole state; a new one where there never was any.
 
-    Where none is whole, nothing is traded until an operator says so.
+    Where a newer one is damaged, the last word that came after the one that is used holds. Where
+    none is whole, nothing is traded until an operator says so.
     """
     found = checkpoints.load(tx, PREFIX + agent)
-    state, damage = AgentState(), ""
-    if found.body:
-        state = msgspec.json.decode(found.body, type=AgentState)
-    if found.is_damaged and found.body:
-        damage = f"checkpoint {found.newest} of {agent} is damaged; {found.seq} is used"
-    elif found.is_damaged:
-        damage = LOST
-        state = AgentState(Standing("observation", LOST, ceiling="observation"))
-    return Kept(state, found, damage)
+    state = msgspec.json.decode(found.body, type=AgentState) if found.body else AgentState()
+    if not found.is_damaged:
+        return Kept(state, found)
+    last = checkpoints.load(tx, WORDS + agent)
+    word = msgspec.json.decode(last.body, type=Word) if last.body else Word()
+    damage = f"checkpoint {found.newest} of {agent} is damaged; {found.seq} is used"
+    if not found.body or last.is_damaged:
+        is_shut = word.standing.mode == "shutdown"
+        word, damage = word if is_shut else Word(standing=_LOST), LOST
+    elif word.seq <= found.seq:
+        return Kept(state, found, damage)
+    return Kept(msgspec.structs.replace(state, standing=word.standing), found, damage)
 
 
-def save(tx: Tx, known: Kept, state: AgentState, now_ms: int) -> bool:
+def save(tx: Tx, known: Kept, state: AgentState, now_ms: int, *, is_word: bool = False) -> bool:
     """Write the state that follows `known`; False where another replica was faster."""
-    return checkpoints.save(tx, known.checkpoint, _encode(state).decode(), now_ms)
+    if not checkpoints.save(tx, known.checkpoint, _encode(state).decode(), now_ms):
+        return False
+    before, after = known.state.standing, state.standing
+    if is_word or (after.mode == "shutdown" and before.mode != "shutdown"):
+        name = known.checkpoint.name.removeprefix(PREFIX)
+        last = checkpoints.load(tx, WORDS + name)
+        word = Word(known.checkpoint.newest + 1, after)
+        checkpoints.save(tx, last, _encode(word).decode(), now_ms)
+    return True
 
 
 def every(tx: Tx) -> dict[str, AgentState]:
@@ -83,7 +107,7 @@ def order_mode(
     if before.mode == "shutdown" and mode != "shutdown":
         equity.rebase(tx, agent, now_ms)
         positions.accept(tx, agent)
-    save(tx, kept, after, now_ms)
+    save(tx, kept, after, now_ms, is_word=True)
     done = Intervention(now_ms, operator, "mode", "agent", agent, before.mode, mode, note)
     archive.note(tx, [done])
     return after

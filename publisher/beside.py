@@ -35,7 +35,7 @@ class Beside(Protocol):
         ...
 
     def gap(self) -> None:
-        """Hear that the source has missed something."""
+        """Hear that the source has missed something, or gave what cannot be read."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from publisher.book import Book
 from publisher.lanes import check_lanes
 from publisher.lease import Leadership
 from publisher.outbox import Outbox, Traces
-from publisher.reading import Reader
+from publisher.reading import Reader, Ticked
 from publisher.settings import Limits
 from publisher.sources.api import Gap, Source
 from publisher.telling import Telling
@@ -36,7 +36,7 @@ class Bridge:
     The cursor in the store moves only over the contiguous settled prefix. A term that ends any
     other way than by `stop` saves nothing more; the next one begins at the saved cursor, and what
     is published twice then is absorbed by the journal of its readers. `beside` works while the
-    lease is held; `ticked` hears the payload of each tick. What is published is signed with `keys`.
+    lease is held; `ticked` hears of each tick. What is published is signed with `keys`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Bridge:
         limits: Limits,
         *,
         beside: Sequence[Beside] = (),
-        ticked: Callable[[dict[str, Any], int], object] | None = None,
+        ticked: Ticked | None = None,
         traces: Traces | None = None,
         keys: Keys | None = None,
     ) -> None:
@@ -152,15 +152,19 @@ class Bridge:
                 if isinstance(arrival, Gap):
                     log.warning("events missed", after=arrival.after, reason=arrival.reason)
                     reader.gap(arrival)
-                    for each in self._beside:
-                        each.gap()
+                    self._tell_gap()
                     continue
                 if not outbox.open:
                     await outbox.room()
                 posting = reader.read(arrival, clock.now_ms())
                 if posting.quarantined:
                     self._unreadable.note(reason=posting.quarantined.reason[:200])
+                    self._tell_gap()
                 outbox.put(posting)
+
+    def _tell_gap(self) -> None:
+        for each in self._beside:
+            each.gap()
 
     async def _save_regularly(self, outbox: Outbox, book: Book) -> None:
         while True:

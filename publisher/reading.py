@@ -6,13 +6,13 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from fleet.core.errors import EnvelopeError
 from fleet.core.events import MAX_BYTES, Event, read_event
-from fleet.core.payloads import LIVE_ONLY
+from fleet.core.payloads import LIVE_ONLY, OWN
 from fleet.core.signature import Keys
 from fleet.store.bridge import MissedRange, QuarantinedRow, ShedRow
 from publisher.sources.api import Gap
@@ -20,6 +20,9 @@ from topology import names
 
 KEPT_BYTES: Final = 1 << 20
 """How much of an unreadable frame is kept."""
+
+Ticked: TypeAlias = Callable[[dict[str, Any], int, int], object]
+"""Hears the payload of a tick, when its event was made, and when it was read."""
 
 
 class Posting(msgspec.Struct, gc=False):
@@ -53,9 +56,9 @@ class Reader:
     """Reads the frames of one source in order of arrival, from `cursor` on.
 
     Ticks carry the header `partition`, out of `partitions`; those of one pair, and events of one
-    type, share a publishing lane. `ticked` hears the payload of each tick and its event's
-    time. A frame of more than `most_bytes` is not read. What is read is signed where there are
-    `keys`.
+    type, share a publishing lane. `ticked` hears of each tick. A frame of more than `most_bytes`
+    is not read, and what only the fleet itself may say is no event of a source. What is read is
+    signed where there are `keys`.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Reader:
         *,
         partitions: int,
         most_bytes: int = MAX_BYTES,
-        ticked: Callable[[dict[str, Any], int], object] | None = None,
+        ticked: Ticked | None = None,
         keys: Keys | None = None,
     ) -> None:
         self._source = source
@@ -84,11 +87,13 @@ class Reader:
         """The frame as a posting: to the exchange, or to quarantine with the reason."""
         try:
             event = read_event(raw, now_ms, payload=False, most=self._most_bytes)
+            if event.type in OWN:
+                return self.quarantine(raw, f"{event.type} is for the fleet alone to say", now_ms)
             headers: dict[str, Any] = {"x-event-id": event.event_id, "x-event-type": event.type}
             if event.type in LIVE_ONLY:
                 lane = headers[names.PARTITION] = self._partition(event)
                 if self._ticked is not None:
-                    self._ticked(event.payload, event.ts)
+                    self._ticked(event.payload, event.ts, now_ms)
             else:
                 lane = _lane(event.type)
         except EnvelopeError as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import structlog
 
 from agent.alerting.settings import AlertSettings
-from agent.alerting.sinks import Sinks
+from agent.alerting.sinks import Sink, Sinks
 from fleet.core.alerts import KINDS
 from fleet.core.decision import Ack, Decision
+from fleet.core.errors import NotNowError
 from fleet.core.payloads import AlertRaised, Payload
 from fleet.core.retry import RetryPolicy
 from fleet.store import alerts
@@ -20,6 +22,9 @@ from workers.registry import Service
 
 LEVELS: Final = ("info", "warning", "critical")
 PATIENT: Final = RetryPolicy(attempts=8, base=2.0, cap=120.0)
+AT_ONCE: Final = 2
+"""Deliveries to one sink that a worker has under way: one that hangs must not hold up orders."""
+BUSY_S: Final = 15.0
 
 log = structlog.get_logger("fleet.alerts")
 
@@ -30,10 +35,21 @@ class Alerting:
     def __init__(self, settings: AlertSettings, sinks: Sinks) -> None:
         self.sinks = sinks
         self._least = LEVELS.index(settings.severity)
+        self._busy: Counter[str] = Counter()
 
     def told(self, alert: AlertRaised) -> list[str]:
         """The names of the sinks that are to be told of `alert`."""
         return sorted(self.sinks) if LEVELS.index(alert.severity) >= self._least else []
+
+    async def send(self, name: str, sink: Sink, alert: AlertRaised, alert_id: str) -> None:
+        """Tell one sink. Raises what the sink raises, and NotNowError while it has enough to do."""
+        if self._busy[name] >= AT_ONCE:
+            raise NotNowError(f"{AT_ONCE} alerts are on their way to {name}", retry_after=BUSY_S)
+        self._busy[name] += 1
+        try:
+            await sink.send(alert, alert_id)
+        finally:
+            self._busy[name] -= 1
 
 
 class DeliveryRequested(Payload, frozen=True, gc=False):
@@ -85,8 +101,9 @@ def _say(alert: AlertRaised) -> None:
 
 async def on_delivery(ctx: Context, wish: DeliveryRequested) -> Decision | None:
     """Tell one sink; a lost answer may tell it twice, with the same id."""
-    sink = ctx.app.alerting.sinks.get(wish.sink)
+    alerting: Alerting = ctx.app.alerting
+    sink = alerting.sinks.get(wish.sink)
     if sink is None:
         return Ack(skipped=f"there is no sink {wish.sink} any more")
-    await sink.send(wish.alert, wish.alert_id)
+    await alerting.send(wish.sink, sink, wish.alert, wish.alert_id)
     return None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import msgspec
 
 from fleet.store import cases
 from workers.context import Context
+
+LARGEST: Final = 16_384
+"""Characters of a payload that are kept; one with more is kept as the text that it begins with."""
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
 def note(ctx: Context, *, job: str = "", escrow: str = "") -> None:
     """Keep this event in the case files of its job and its escrow."""
-    body = _encode(ctx.event.payload).decode()
-    event = ctx.event
+    event, body = ctx.event, _body(ctx.event.payload)
     entries = [
         cases.Entry(ctx.app.agent, subject, event.event_id, event.type, body, ctx.now_ms)
         for subject in subjects(job, escrow)
@@ -24,3 +28,10 @@ def note(ctx: Context, *, job: str = "", escrow: str = "") -> None:
 def subjects(job: str, escrow: str) -> list[str]:
     """The names of the case files of a job and an escrow; what is empty has none."""
     return [f"{kind}/{name}" for kind, name in (("job", job), ("escrow", escrow)) if name]
+
+
+def _body(payload: dict[str, Any]) -> str:
+    body = _encode(payload).decode()
+    if len(body) <= LARGEST:
+        return body
+    return _encode({"characters": len(body), "begins": body[:LARGEST]}).decode()

@@ -6,7 +6,7 @@ the other side knows it; after that, or where it knows no keys (`PF_RESEND`), a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from agent import records, wire
 from agent.desk import Desk
 from agent.records import Terms
 from agent.wire import Id
+from agent.world import mandate
 from agent.world.casefile import note
 from agent.world.ports import Port
 from agent.world.template import Value
@@ -27,6 +28,7 @@ from fleet.core.payloads import (
     PaymentRequested,
     ReinvestRequested,
 )
+from fleet.store.api import Tx
 from workers.context import Context
 
 HALT_S: Final = 60.0
@@ -42,19 +44,21 @@ class _Hired(msgspec.Struct, frozen=True):
 async def on_claim(ctx: Context, wish: ClaimRequested) -> Decision:
     """Claim the faucet."""
     desk: Desk = ctx.app
-    if skipped := _on_paper(ctx):
-        return skipped
+    if ended := await _before(ctx, lambda _: mandate.claim_fault(desk, wish, ctx.event)):
+        return ended
     await _send(ctx, desk.world.ports.faucet, {"agent": desk.agent}, wish.key)
     return Ack()
 
 
 async def on_payment(ctx: Context, wish: PaymentRequested) -> Decision:
-    """Release the payment for a job; not while its money is in dispute."""
+    """Release the payment for a job, as agreed; not while its money is in dispute."""
     desk: Desk = ctx.app
-    is_sound = wish.sender == desk.agent and wish.amount_usdc > 0
-    fault = "" if is_sound else "a payment is this agent's own, and above zero"
-    if halted := await _before(ctx, fault, wish.job_id, wish.escrow_id):
-        return halted
+
+    def fault(tx: Tx) -> str:
+        return mandate.payment_fault(tx, desk, wish)
+
+    if ended := await _before(ctx, fault, wish.job_id, wish.escrow_id):
+        return ended
     note(ctx, job=wish.job_id, escrow=wish.escrow_id)
     values: dict[str, Value] = {
         "agent": wish.sender,
@@ -70,10 +74,12 @@ async def on_payment(ctx: Context, wish: PaymentRequested) -> Decision:
 async def on_hire(ctx: Context, wish: HireRequested) -> Decision:
     """Hire an agent, and keep what was agreed under the job that it got."""
     desk: Desk = ctx.app
-    is_sound = wish.agent and wish.budget_usdc > 0
-    fault = "" if is_sound else "to hire takes an agent and a budget above zero"
-    if halted := await _before(ctx, fault, wish.job_id, wish.escrow_id):
-        return halted
+
+    def fault(tx: Tx) -> str:
+        return mandate.hire_fault(tx, desk, wish, ctx.event, ctx.now_ms)
+
+    if ended := await _before(ctx, fault, wish.job_id, wish.escrow_id):
+        return ended
     values: dict[str, Value] = {
         "agent": desk.agent,
         "recipient": wish.agent,
@@ -84,7 +90,8 @@ async def on_hire(ctx: Context, wish: HireRequested) -> Decision:
     answer = await _send(ctx, desk.world.ports.hire, values, wish.key)
     job = wire.read(answer, _Hired, "hiring").job_id
     agreed = Terms(wish.agent, wish.budget_usdc, wish.job_id, wish.escrow_id)
-    records.keep(ctx, f"hired/{desk.agent}/{job}", agreed)
+    # Not here but with the result: what is wrong with the answer does not undo the hiring.
+    ctx.write(lambda tx: records.agree(tx, desk.agent, job, agreed, ctx.event.event_id))
     for name in filter(None, (job, wish.job_id)):
         note(ctx, job=name, escrow=wish.escrow_id)
     return Ack()
@@ -93,9 +100,12 @@ async def on_hire(ctx: Context, wish: HireRequested) -> Decision:
 async def on_reinvest(ctx: Context, wish: ReinvestRequested) -> Decision:
     """Put the income of an escrow into the trading account; not while it is in dispute."""
     desk: Desk = ctx.app
-    fault = "" if wish.amount_usdc > 0 else "what is reinvested is above zero"
-    if halted := await _before(ctx, fault, "", wish.escrow_id):
-        return halted
+
+    def fault(tx: Tx) -> str:
+        return mandate.reinvest_fault(tx, desk, wish, ctx.event, ctx.now_ms)
+
+    if ended := await _before(ctx, fault, "", wish.escrow_id):
+        return ended
     values: dict[str, Value] = {
         "agent": desk.agent,
         "amount": wish.amount_usdc,
@@ -136,23 +146,31 @@ async def _send(ctx: Context, port: Port, values: Mapping[str, Value], key: str)
     return answer
 
 
-async def _before(ctx: Context, fault: str, job: str, escrow: str) -> Decision | None:
+async def _before(
+    ctx: Context, fault: Callable[[Tx], str], job: str = "", escrow: str = ""
+) -> Decision | None:
     """Whether it is on paper, or has to wait for a dispute; raises DataError for a `fault`.
 
     Whatever happens here, this attempt did not touch the world.
     """
     desk: Desk = ctx.app
-    if fault:
-        ctx.effecting.not_done()
-        raise DataError(fault)
     if skipped := _on_paper(ctx):
         return skipped
+
+    def look(tx: Tx) -> str | None:
+        return None if records.is_disputed(tx, desk.agent, job, escrow) else fault(tx)
+
     try:
-        halted = await desk.store.read(lambda tx: records.is_disputed(tx, desk.agent, job, escrow))
+        wrong = await desk.store.read(look)
     except Exception:
         ctx.effecting.not_done()
         raise
-    return _HALTED if halted else None
+    if wrong is None:
+        return _HALTED
+    if wrong:
+        ctx.effecting.not_done()
+        raise DataError(wrong)
+    return None
 
 
 def _on_paper(ctx: Context) -> Decision | None:

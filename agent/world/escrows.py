@@ -13,21 +13,25 @@ from agent.world import wallet
 from agent.world.casefile import note
 from agent.world.evidence import gather, write_file
 from fleet.core.decision import Ack, Decision
-from fleet.core.errors import NotNowError, ResourceError
+from fleet.core.errors import DataError, NotNowError, ResourceError
 from fleet.core.payloads import EscrowDisputed, EscrowReleased, EvidenceRequested
 from workers.context import Context
 
 TRIES: Final = 3
 """Attempts at the file, after which the alert goes out without it."""
-
-COMMIT_MS: Final = 60_000
-"""A dispute that is not in its case file after this long never will be."""
+LONGEST_REASON: Final = 300
+"""Characters of a reason that travel on, so that the alert has room for the rest."""
 
 _LATE: Final = Ack(skipped="a newer event of this escrow is known")
 
 
 async def on_released(ctx: Context, payload: EscrowReleased) -> Decision | None:
-    """Book the income of an escrow, once; what its dispute halted goes on, and so does trading."""
+    """Book the income of an escrow, once; what its dispute halted goes on, and so does trading.
+
+    Raises DataError for less than nothing: a dispute does not end by that.
+    """
+    if payload.amount_usdc < 0:
+        raise DataError(f"an escrow of {payload.amount_usdc} USDC is no income")
     if not await _keep(ctx, payload, "released"):
         return _LATE
     if payload.amount_usdc > 0:
@@ -40,7 +44,8 @@ async def on_disputed(ctx: Context, payload: EscrowDisputed) -> Decision | None:
     """Halt what depends on an escrow in dispute, and have the evidence gathered."""
     if not await _keep(ctx, payload, "disputed"):
         return _LATE
-    wish = EvidenceRequested(payload.escrow_id, ctx.event.event_id, payload.job_id, payload.reason)
+    reason = payload.reason[:LONGEST_REASON]
+    wish = EvidenceRequested(payload.escrow_id, ctx.event.event_id, payload.job_id, reason)
     ctx.emit("evidence.requested", wish, key=payload.escrow_id)
     return None
 
@@ -53,7 +58,7 @@ async def on_evidence(ctx: Context, payload: EvidenceRequested) -> None:
     """
     desk: Desk = ctx.app
     found = await gather(desk.store, desk.agent, payload)
-    is_new = ctx.now_ms - ctx.event.ts < COMMIT_MS
+    is_new = ctx.now_ms - ctx.event.ts < records.COMMIT_MS
     if is_new and not found.has(payload.dispute_id):
         raise NotNowError("the dispute is not committed yet", retry_after=0.5)
     try:
@@ -77,7 +82,8 @@ async def _keep(ctx: Context, payload: EscrowReleased | EscrowDisputed, state: s
     name = f"escrow/{agent}/{payload.escrow_id}"
     late = await records.is_late(ctx, name)
     records.keep(ctx, name, Escrow(state, payload.amount_usdc))
-    if payload.job_id:
-        records.keep(ctx, f"halt/{agent}/{payload.job_id}", state == "disputed")
-    note(ctx, job=payload.job_id, escrow=payload.escrow_id)
+    if job := payload.job_id:
+        event_id = ctx.event.event_id
+        ctx.write(lambda tx: records.tie(tx, agent, job, payload.escrow_id, event_id))
+    note(ctx, job=job, escrow=payload.escrow_id)
     return not late

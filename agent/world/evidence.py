@@ -17,7 +17,7 @@ from fleet.store.api import Effect, Store, Tx
 from fleet.store.archive import Intervention
 from fleet.store.cases import Entry
 
-NEWEST: Final = 10_000
+NEWEST: Final = 2_000
 """Events of one case that go into a file; a case with more has its last ones."""
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -86,7 +86,7 @@ def _entries(tx: Tx, agent: str, wish: EvidenceRequested) -> list[Entry]:
     found = {
         entry.event_id: entry
         for subject in subjects(wish.job_id, wish.escrow_id)
-        for entry in cases.about(tx, agent, subject)
+        for entry in cases.about(tx, agent, subject, NEWEST)
     }
     return sorted(found.values(), key=lambda entry: entry.at_ms)[-NEWEST:]
 

@@ -7,12 +7,12 @@ from typing import Final
 from agent import records
 from agent.desk import Desk
 from agent.keys import escrow_key, hire_key
-from agent.records import Terms
+from agent.records import Job, Terms
 from agent.world.casefile import note
 from fleet.core.decision import Ack, Decision
 from fleet.core.errors import NotNowError
 from fleet.core.payloads import HireRequested, JobCompleted, JobFailed, PaymentRequested
-from fleet.store import ledger
+from fleet.store import effects, ledger
 from fleet.store.api import Tx
 from workers.context import Context
 
@@ -28,8 +28,6 @@ async def on_completed(ctx: Context, payload: JobCompleted) -> Decision | None:
     """
     desk: Desk = ctx.app
     agreed = await _terms(desk, payload.job_id)
-    if agreed is None and await desk.store.read(_is_hiring):
-        raise NotNowError("a hiring is under way whose job this may be", retry_after=WAIT_S)
     if await _keep(ctx, payload, "completed"):
         return _LATE
     if agreed is None:
@@ -37,7 +35,7 @@ async def on_completed(ctx: Context, payload: JobCompleted) -> Decision | None:
         return Ack(skipped="nobody here hired for this job")
     if agreed.amount_usdc <= 0:
         return None
-    key = escrow_key(desk.agent, agreed.recipient, agreed.amount_usdc, payload.job_id)
+    key = _payment_key(desk, agreed, payload.job_id)
     wish = PaymentRequested(
         key=key,
         sender=desk.agent,
@@ -51,33 +49,68 @@ async def on_completed(ctx: Context, payload: JobCompleted) -> Decision | None:
 
 
 async def on_failed(ctx: Context, payload: JobFailed) -> Decision | None:
-    """Hire the fallback agent for a job that failed, once; a person hears of what is left."""
+    """Hire the fallback agent for a job of ours that failed, once; else a person hears of it.
+
+    Raises NotNowError while a hiring is under way whose job this may be.
+    """
     desk: Desk = ctx.app
+    job, fallback = payload.job_id, desk.world.settings.fallback_agent
+    agreed = await _terms(desk, job)
     if await _keep(ctx, payload, "failed"):
         return _LATE
-    settings = desk.world.settings
-    fallback, agreed = settings.fallback_agent, await _terms(desk, payload.job_id)
-    if not fallback or (agreed is not None and agreed.recipient == fallback):
+    obstacle = await _obstacle(desk, agreed, job)
+    if agreed is None or obstacle:
         reason = payload.error or "no reason given"
-        ctx.alert("job_failed", key=payload.job_id, detail=f"job {payload.job_id}: {reason}")
+        ctx.alert("job_failed", key=job, detail=f"job {job}: {obstacle}; {reason}")
         return None
-    key = hire_key(desk.agent, fallback, payload.job_id)
-    budget = agreed.amount_usdc if agreed else settings.hire_usdc
-    ctx.emit("job.hire_requested", HireRequested(key, fallback, budget, payload.job_id), key=key)
+    key = hire_key(desk.agent, fallback, job)
+    wish = HireRequested(key, fallback, agreed.amount_usdc, job)
+    ctx.emit("job.hire_requested", wish, key=key)
     return None
+
+
+async def _obstacle(desk: Desk, agreed: Terms | None, job: str) -> str:
+    """Why nobody is hired to take a job over; "" where somebody is."""
+    if agreed is None:
+        return "nobody here hired for it"
+    fallback = desk.world.settings.fallback_agent
+    if not fallback:
+        return "there is no FALLBACK_AGENT"
+    if agreed.recipient == fallback:
+        return "it was the fallback agent's"
+    if agreed.amount_usdc > 0:
+        key = _payment_key(desk, agreed, job)
+        if await desk.store.read(lambda tx: effects.get(tx, key)):
+            return "it was paid, or is being paid"
+    return ""
 
 
 async def _keep(ctx: Context, payload: JobCompleted | JobFailed, state: str) -> bool:
     """Write it down; whether something newer of this job is known."""
     name = f"job/{ctx.app.agent}/{payload.job_id}"
     late = await records.is_late(ctx, name)
-    records.keep(ctx, name, {"state": state, "said": payload})
+    records.keep(ctx, name, Job(state))
     note(ctx, job=payload.job_id)
     return late
 
 
 async def _terms(desk: Desk, job: str) -> Terms | None:
-    return await desk.store.read(lambda tx: records.terms(tx, desk.agent, job))
+    """What was agreed about a job; raises NotNowError while a hiring may still say so."""
+
+    def look(tx: Tx) -> Terms | None:
+        return records.terms(tx, desk.agent, job)
+
+    agreed = await desk.store.read(look)
+    if agreed is not None:
+        return agreed
+    if await desk.store.read(_is_hiring):
+        raise NotNowError("a hiring is under way whose job this may be", retry_after=WAIT_S)
+    # One that was under way at the first look may have ended before the second.
+    return await desk.store.read(look)
+
+
+def _payment_key(desk: Desk, agreed: Terms, job: str) -> str:
+    return escrow_key(desk.agent, agreed.recipient, agreed.amount_usdc, job)
 
 
 def _is_hiring(tx: Tx) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from agent.world import commands, escrows, health, jobs, reconcile, wallet
+from agent.world import commands, escrows, health, jobs, mandate, reconcile, wallet
 from fleet.core.retry import RetryPolicy
 from workers.registry import Function, Service
 
@@ -37,12 +37,8 @@ def register(service: Service, call_s: float) -> None:
         service.handler(
             pattern,
             effect="once",
-            key=_key,
+            key=mandate.key_of,
             unknown=unknown,
             retry=PATIENT,
             deadline=2 * call_s + 5.0,
         )(function)
-
-
-def _key(wish: Any) -> str:
-    return str(wish.key)

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from agent.world.template import Template
 from fleet.settings import load
 
-Usdc = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+Usdc = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=2)]
 AgentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{0,128}$")]
 Path_ = Annotated[str, Field(pattern=r"^/[!-~]{0,199}$")]
 

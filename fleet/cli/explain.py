@@ -118,6 +118,7 @@ def _decision_lines(decision: Decision) -> Iterator[str]:
     yield f"  signal    {decision.pair} {decision.direction} at {iso(decision.ts_ms)}"
     yield f"  inputs    {decision.inputs}"
     yield f"  order     {decision.order_id} under key {decision.trade_key}"
+    yield f"  became    {decision.outcome}"
 
 
 def _effect_lines(effect: Effect) -> Iterator[str]:

@@ -13,6 +13,7 @@ import click
 from fleet.core.errors import OperatorError, StateError
 
 COMMANDS = {
+    "alerts": "See what a person was told; say that it is over.",
     "audit": "Reckon every event: published, handled, waiting, lost.",
     "backup": "Write the store to a file, while the fleet runs.",
     "broker": "Run a private RabbitMQ until interrupted.",
@@ -26,7 +27,7 @@ COMMANDS = {
     "handlers": "See which handlers work or are halted; release one.",
     "mode": "Show or set what the agent may do.",
     "pause": "Withhold events from the workers.",
-    "prune": "Delete old journal rows that nothing can ask about any more.",
+    "prune": "Delete old rows that nothing can ask about any more.",
     "publisher": "Run the bridge: events from their source onto the exchange.",
     "restore": "Make the store what a backup says.",
     "resume": "Let the workers have again what was paused.",

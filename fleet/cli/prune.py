@@ -1,4 +1,4 @@
-"""`fleet prune`: the journal without what nothing can ask about any more."""
+"""`fleet prune`: the store without what nothing can ask about any more."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ _DAYS = re.compile(r"([1-9][0-9]{0,4})d\Z")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
-    """Delete journal rows and lane states older than DAYS (30d and more) while the fleet runs.
+    """Delete what is older than DAYS (30d and more) and over, while the fleet runs.
 
-    What can still come back stays: what failed, what waits in a failed queue or stands in the
-    archive, and all that the log still has. Effects stay for ever. A key's state in a lane goes if
-    no event has touched it for so long; its next event starts it anew.
+    Of the journal stays what can still come back: what failed, what waits in a failed queue or
+    stands in the archive, and all that the log still has. A key's state in a lane goes if no event
+    has touched it for so long; its next event starts it anew. Alerts go that were resolved,
+    decisions whose orders are over, and the files of cases without a dispute, a job or a payment
+    that is open. Effects, positions and what was agreed stay for ever.
     """
     cutoff_ms = clock.now_ms() - _days(older_than) * DAY_MS
     try:
@@ -50,8 +52,10 @@ def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
         return
     would = "would go" if dry_run else "are gone"
     click.echo(
-        f"{pruned.journal:,} journal rows, {pruned.lane_states:,} lane states and {pruned.starts:,}"
-        f" starts {would}; {pruned.kept:,} old journal rows stay, for what can come back."
+        f"{pruned.journal:,} journal rows, {pruned.lane_states:,} lane states, {pruned.starts:,}"
+        f" starts, {pruned.alerts:,} alerts, {pruned.decisions:,} decisions and {pruned.cases:,}"
+        f" entries of case files {would}; {pruned.kept:,} old journal rows stay, for what can come"
+        " back."
     )
 
 

@@ -7,12 +7,14 @@ from the JSON text without a float in between.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 MONEY_LIMIT: Final = Decimal(10) ** 15
 MONEY_PLACES: Final = 18
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
@@ -74,7 +76,7 @@ class LowBalance(Payload, frozen=True, gc=False):
 class EscrowReleased(Payload, frozen=True, gc=False):
     """An escrow was paid out; `job_id` is the job it stood for, where that is told."""
 
-    escrow_id: str
+    escrow_id: Name
     amount_usdc: Decimal
     job_id: str = ""
 
@@ -82,7 +84,7 @@ class EscrowReleased(Payload, frozen=True, gc=False):
 class EscrowDisputed(Payload, frozen=True, gc=False):
     """An escrow is in dispute; `job_id` is the job it stands for, where that is told."""
 
-    escrow_id: str
+    escrow_id: Name
     amount_usdc: Decimal
     job_id: str = ""
     reason: str = ""
@@ -91,7 +93,7 @@ class EscrowDisputed(Payload, frozen=True, gc=False):
 class JobCompleted(Payload, frozen=True, gc=False):
     """A hired agent delivered."""
 
-    job_id: str
+    job_id: Name
     result_hash: str = ""
     delivery_uri: str = ""
 
@@ -99,7 +101,7 @@ class JobCompleted(Payload, frozen=True, gc=False):
 class JobFailed(Payload, frozen=True, gc=False):
     """A hired agent gave up."""
 
-    job_id: str
+    job_id: Name
     error: str = ""
 
 
@@ -217,3 +219,22 @@ KNOWN: Final[dict[str, type[Payload]]] = {
 
 LIVE_ONLY: Final = frozenset({"market.tick"})
 """Types worth only their moment: the bridge may shed them where a queue is full."""
+
+OWN: Final = frozenset(
+    {
+        "alert.delivery_requested",
+        "alert.raised",
+        "clock.health",
+        "clock.reconcile",
+        "evidence.requested",
+        "faucet.claim_requested",
+        "fleet.canary",
+        "income.reinvest_requested",
+        "job.hire_requested",
+        "order.close_requested",
+        "order.requested",
+        "payment.release_requested",
+        "signal.recorded",
+    }
+)
+"""Types that the fleet alone makes: whoever could send one from outside could trade and pay."""

@@ -14,6 +14,8 @@ Kind: TypeAlias = Literal["resolved", "edited"]
 PAGE: Final = 500
 EFFECTS: Final = "effects"
 """Stands for the queue where an operator's word is about an effect."""
+ALERTS: Final = "alerts"
+"""Likewise, where it is about an alert."""
 
 
 class Archived(msgspec.Struct, frozen=True, gc=False):
@@ -154,16 +156,18 @@ def interventions(tx: Tx, message_id: str = "", limit: int = PAGE) -> list[Inter
     return [Intervention(*row) for row in rows]
 
 
-def last_words(tx: Tx, effect_keys: Iterable[str]) -> dict[str, Intervention]:
-    """The last thing an operator said of each of these effects; only those that have any."""
+def last_words(
+    tx: Tx, ids: Iterable[str], queue: Literal["effects", "alerts"] = EFFECTS
+) -> dict[str, Intervention]:
+    """The last thing an operator said of each of these effects, or alerts, that have any."""
     columns = ("message_id",)
     answer = ("id", *(_DONE_NAMES.get(name, name) for name in _DONE_COLUMNS))
     found = tx.lookup(
         columns,
-        [(key,) for key in effect_keys],
+        [(each,) for each in ids],
         f"SELECT {', '.join(f'interventions.{name}' for name in answer)}"
         " FROM rows CROSS JOIN interventions WHERE interventions.message_id = rows.message_id"
-        f" AND interventions.queue = '{EFFECTS}'",
+        f" AND interventions.queue = '{queue}'",
         answer,
     )
     words = (Intervention(*row) for _, *row in sorted(found))

@@ -20,6 +20,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     at_ms: int
 
 
+MOST = 100_000
 _COLUMNS = Entry.__struct_fields__
 _LIST = ", ".join(_COLUMNS)
 
@@ -34,10 +35,16 @@ def add(tx: Tx, entries: Iterable[Entry]) -> None:
     )
 
 
-def about(tx: Tx, agent: str, subject: str) -> list[Entry]:
-    """What is known of a subject, in the order in which it was handled."""
+def remove(tx: Tx, agent: str, subject: str) -> int:
+    """Forget a subject; how many entries it had."""
+    return tx.execute("DELETE FROM cases WHERE agent = ? AND subject = ?", (agent, subject))
+
+
+def about(tx: Tx, agent: str, subject: str, most: int = MOST) -> list[Entry]:
+    """The last entries of a subject, in the order in which they were handled."""
     rows = tx.query(
-        f"SELECT {_LIST} FROM cases WHERE agent = ? AND subject = ? ORDER BY at_ms, event_id",
-        (agent, subject),
+        f"SELECT {_LIST} FROM cases WHERE agent = ? AND subject = ?"
+        " ORDER BY at_ms DESC, event_id DESC LIMIT ?",
+        (agent, subject, most),
     )
-    return [Entry(*row) for row in rows]
+    return [Entry(*row) for row in reversed(rows)]

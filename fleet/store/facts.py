@@ -30,6 +30,15 @@ def put(tx: Tx, fact: Fact) -> bool:
     return changed == 1
 
 
+def keep(tx: Tx, fact: Fact) -> None:
+    """Keep `fact` in place of whatever is known: for what grows, whichever event tells first."""
+    tx.execute(
+        "INSERT INTO facts (name, value, event_id) VALUES (?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value, event_id = excluded.event_id",
+        (fact.name, fact.value, fact.event_id),
+    )
+
+
 def get(tx: Tx, name: str) -> Fact | None:
     """The latest fact under a name."""
     found = tx.query(f"{_SELECT} WHERE name = ?", (name,))

@@ -1,4 +1,4 @@
-"""Forgets what nothing can ask about any more: old journal rows, and states of keys gone quiet."""
+"""Forgets what nothing can ask about any more: old journal rows, quiet keys, and what is over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from fleet.core.ulid import ENTROPY_BYTES, make_ulid
+from fleet.store import prune_told
 from fleet.store.api import Store, Tx
 
 PAGE: Final = 1_000
@@ -34,6 +35,9 @@ class Pruned(msgspec.Struct, frozen=True):
     kept: int = 0
     starts: int = 0
     lane_states: int = 0
+    alerts: int = 0
+    decisions: int = 0
+    cases: int = 0
 
 
 def services(tx: Tx) -> list[str]:
@@ -48,7 +52,9 @@ async def prune(
     """Delete what was written before `cutoff_ms`, some rows at a time.
 
     A journal row stays where its event can still come back: it failed, its id is among those that
-    are `waiting` for a person in its service, or it is archived and was not restored. Effects stay.
+    are `waiting` for a person in its service, or it is archived and was not restored. Alerts go
+    that were resolved, decisions whose orders are over, and case files that wait for nothing.
+    Effects stay.
     """
     journal = kept = 0
     for service, ids in waiting.items():
@@ -56,7 +62,12 @@ async def prune(
         journal, kept = journal + gone, kept + left
     starts = await _aside(store, "starts", cutoff_ms, dry_run=dry_run)
     states = await _aside(store, "lane_states", cutoff_ms, dry_run=dry_run)
-    return Pruned(journal, kept, starts, states)
+    alerts = await prune_told.told(store, "alerts", prune_told.RESOLVED, cutoff_ms, dry_run=dry_run)
+    decisions = await prune_told.told(
+        store, "decisions", prune_told.DECIDED, cutoff_ms, dry_run=dry_run
+    )
+    cases = await prune_told.case_files(store, cutoff_ms, dry_run=dry_run)
+    return Pruned(journal, kept, starts, states, alerts, decisions, cases)
 
 
 async def _journal(

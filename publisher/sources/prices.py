@@ -14,7 +14,7 @@ import structlog
 
 from fleet import clock
 from fleet.core.events import EARLIEST_MS, MAX_AHEAD_MS, Event
-from fleet.core.payloads import Payload
+from fleet.core.payloads import MONEY_LIMIT, Payload
 from fleet.core.ulid import derived_ulid
 from publisher.beside import OwnEvents
 
@@ -26,6 +26,10 @@ LONGEST_PAIR: Final = 64
 PAIRS: Final = 10_000
 APART_S: Final = 5.0
 """So long between two looks, however many gaps there are."""
+LATE_MS: Final = 30_000
+"""What comes later than this after its event, workers expire (TICK_MAX_AGE_S)."""
+_NUMBERS: Final = frozenset({int, Decimal})
+_OTHERS: Final = ("open", "high", "low", "close", "volume")
 
 log = structlog.get_logger("publisher.prices")
 
@@ -49,15 +53,18 @@ class Newest:
         self._at_ms: dict[str, int] = {}
         self.doubted = False
 
-    def note(self, payload: dict[str, Any], ts: int) -> None:
-        """Take note of a tick whose event was made at `ts`; one that is no use is doubted."""
-        pair, at_ms, price = payload.get("pair"), payload.get("timestamp_ms"), payload.get("price")
-        if not isinstance(price, int | Decimal) or not price > 0:
+    def note(self, payload: dict[str, Any], ts: int, now_ms: int) -> None:
+        """Take note of a tick whose event was made at `ts`.
+
+        One that no worker would count hides no gap, and is doubted: too late, dated ahead, without
+        a price above zero, or no tick at all.
+        """
+        pair: Any = payload.get("pair")
+        at_ms: Any = payload.get("timestamp_ms")
+        is_dated = type(at_ms) is int and at_ms <= ts + MAX_AHEAD_MS and now_ms - ts <= LATE_MS
+        if not (is_dated and _is_name(pair) and _has_prices(payload)):
             self.doubted = True
-        elif type(at_ms) is int and at_ms > ts + MAX_AHEAD_MS:
-            # No strategy counts it, and it would hide every gap of its pair from now on.
-            self.doubted = True
-        elif type(pair) is str and type(at_ms) is int and at_ms > self._at_ms.get(pair, 0):
+        elif at_ms > self._at_ms.get(pair, 0):
             if len(self._at_ms) >= PAIRS and pair not in self._at_ms:
                 return
             self._at_ms[pair] = at_ms
@@ -112,7 +119,7 @@ class PriceFill:
         self._gap = False
 
     def gap(self) -> None:
-        """Look soon: the stream has missed something."""
+        """Look soon: the stream has missed something, or it may stand in what cannot be read."""
         self._gap = True
 
     async def run(self) -> None:
@@ -193,6 +200,24 @@ def synthetic(quote: Quote, agent: str) -> Event:
         },
         ts=at_ms,
     )
+
+
+def _is_name(pair: Any) -> bool:
+    return type(pair) is str and 0 < len(pair) <= LONGEST_PAIR
+
+
+def _has_prices(payload: dict[str, Any]) -> bool:
+    """Whether a worker reads it as a MarketTick; by hand, for converting costs thrice as much."""
+    price: Any = payload.get("price")
+    if type(price) not in _NUMBERS or not 0 < price < MONEY_LIMIT:
+        return False
+    for name in _OTHERS:
+        value: Any = payload.get(name)
+        if value is None:
+            continue
+        if type(value) not in _NUMBERS or not -MONEY_LIMIT < value < MONEY_LIMIT:
+            return False
+    return True
 
 
 def _read(raw: msgspec.Raw) -> Quote | None:

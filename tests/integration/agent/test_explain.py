@@ -63,6 +63,7 @@ async def test_the_story_of_a_tick_and_of_its_key(traded: tuple[Any, str, str]) 
     inputs = json.loads(decision["inputs"])
     assert (inputs["first"], inputs["price"], inputs["threshold"]) == ("1000", "1010", "0.003")
     assert (decision["mode"], decision["strategy"]) == ("full", "momentum")
+    assert decision["outcome"].startswith("opened as pos_")
     by_key = json.loads(explain(agents, key, "--json").stdout)
     told = {one["event"]["type"] for one in by_key["events"]}
     assert told == {"order.requested", "signal.recorded"}
@@ -73,7 +74,13 @@ async def test_a_person_reads_it_and_the_store_alone_can_tell(traded: tuple[Any,
     """Lines in the order in which it happened; without the log, what the store knows."""
     agents, tick, key = traded
     text = explain(agents, tick).stdout
-    words = ["market.tick", "done", "order.requested", f"effect {key}", "position_id"]
+    words = [
+        "market.tick",
+        "order.requested",
+        "became    opened as",
+        f"effect {key}",
+        "position_id",
+    ]
     places = [text.find(word) for word in words]
     assert -1 not in places
     assert places == sorted(places)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent import records
+from agent.records import Terms
 from agent.world.settings import WorldSettings
+from fleet.core.ulid import make_ulid
 from fleet.store import alerts, facts
 
 AGENT, HIRED = "pf_agent_sandbox", "pf_agent_second"
@@ -51,11 +55,15 @@ async def test_a_job_that_fails_is_taken_over_paid_and_disputed(
     folder = tmp_path / "evidence"
     world = WorldSettings(fallback_agent=HIRED, faucet=True, evidence_dir=folder)
     await agents.start(world=world, faults=faults)
+    agreed = Terms("pf_agent_first", Decimal("12.34"))
+    await agents.store.run(
+        lambda tx: records.agree(tx, AGENT, "j1", agreed, make_ulid(1, bytes(10)))
+    )
     for _ in range(3):
         await agents.tell("wallet.low_balance", {"balance_usdc": 3, "threshold_usdc": 10})
         await agents.tell("job.failed", {"job_id": "j1", "error": "gave up"})
     await until_done(agents, claim=1, job=1)
-    (fact,) = await agents.store.read(lambda tx: facts.under(tx, f"hired/{AGENT}/"))
+    (fact,) = await agents.store.read(lambda tx: facts.under(tx, f"hired/{AGENT}/job_"))
     job = fact.name.rpartition("/")[2]
     for _ in range(3):
         await agents.tell("job.completed", {"job_id": job})

@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
+from fleet.core.payloads import OWN
 from fleet.core.ulid import make_ulid
 from fleet.store import audit, bindings, open_store
 from topology import names
@@ -201,6 +202,38 @@ async def test_garbage_is_kept_and_passed(world: Any):
     told = [line for line in lines if line["event"] == "unreadable frames went to quarantine"]
     assert [line["count"] for line in told] == [1, 6]
     assert all(line["reason"] for line in told)
+
+
+async def test_the_platform_may_not_speak_for_the_fleet(world: Any):
+    """An order or a payment on the stream is kept for a person, and reaches no service.
+
+    What may stand in such a frame is a gap to those who could fill it.
+    """
+    await world.lay_out()
+    forged = [event(1, kind) for kind in sorted(OWN)]
+    beside = Listener()
+    async with frames(world, *forged, event(2)), world.bridge(beside=[beside]):
+        await world.until_saved(IDS[2])
+    assert await world.logged() == IDS[2:3]
+    kept = await world.drain(names.QUARANTINE)
+    reasons = [message.header.properties.headers["reason"] for message in kept]
+    assert reasons == [f"{kind} is for the fleet alone to say" for kind in sorted(OWN)]
+    assert beside.gaps == len(OWN)
+
+
+class Listener:
+    """Stands beside a bridge, and counts the gaps that it hears of."""
+
+    def __init__(self) -> None:
+        self.gaps = 0
+
+    def gap(self) -> None:
+        """Hear of one."""
+        self.gaps += 1
+
+    async def run(self) -> None:
+        """Do nothing for ever."""
+        await asyncio.Event().wait()
 
 
 async def test_other_lanes_than_were_laid_out(world: Any):

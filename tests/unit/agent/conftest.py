@@ -7,20 +7,25 @@ import runpy
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from agent import records
 from agent.desk import Desk, open_desk
+from agent.records import Terms
 from agent.settings import AgentSettings
+from agent.world.settings import WorldSettings
 from fleet.store import Store, effects, open_store, positions
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings
 from workers.context import Startup
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "DOT/USDT")
+HIRED = "pf_agent_hired"
 RUNNER = Path(__file__).with_name("runner.py")
 
 Start = Callable[..., Any]
@@ -162,6 +167,14 @@ class Office:
         key = event.payload["key"]
         return await self.desk.store.read(lambda tx: positions.get(tx, key))
 
+    async def hired(self, job: str, amount: str = "12.34", agent: str = HIRED) -> None:
+        """Let it be known that an agent was hired for a job, as hiring leaves it."""
+        agreed = Terms(agent, Decimal(amount))
+        old_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+        await self.desk.store.run(
+            lambda tx: records.agree(tx, "pf_agent_sandbox", job, agreed, old_id)
+        )
+
 
 @pytest.fixture
 async def office(floor: SimpleNamespace, sandbox: Any, desk: Any) -> Any:
@@ -170,5 +183,17 @@ async def office(floor: SimpleNamespace, sandbox: Any, desk: Any) -> Any:
     async def start(agent: dict[str, Any] | None = None, **given: Any) -> Office:
         running = await sandbox(**given)
         return Office(floor, running, await desk(running.url, **(agent or {})))
+
+    return start
+
+
+@pytest.fixture
+async def world(office: Any, tmp_path: Path) -> Start:
+    """Open an office whose world is set as told."""
+
+    async def start(faults: str = "", api_timeout_s: float = 5, **given: Any) -> Any:
+        settings = WorldSettings(**{"evidence_dir": tmp_path / "evidence", **given})
+        agent = {"world": settings, "api_timeout_s": api_timeout_s}
+        return await office(agent=agent, faults=faults)
 
     return start

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +21,12 @@ from agent.alerting.handlers import Alerting
 from agent.alerting.settings import AlertSettings
 from agent.alerting.sinks import open_sinks
 from fleet.core.alerts import KINDS, WINDOW_MS, alert_event
-from fleet.core.decision import Ack, Fail, Retry
+from fleet.core.decision import Ack, Fail, Postpone, Retry
 from fleet.core.errors import SettingsError
 from fleet.core.events import read_event, write_event
 from fleet.store import alerts
 from fleet.telemetry import metrics
+from tests.waiting import until
 
 AGENT = "pf_agent_sandbox"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "alerts.md"
@@ -152,3 +158,87 @@ async def test_what_is_below_the_severity_is_only_written_down(office: Any) -> N
     await place.run(alert_event(AGENT, "job_failed", place.now))
     assert place.runner.emitted == []
     assert len(await place.desk.store.read(lambda tx: alerts.newest(tx, AGENT))) == 1
+
+
+async def test_a_webhook_that_hangs_holds_up_nobody_else(office: Any) -> None:
+    """Two deliveries wait for it; the others come again later, and no attempt is counted."""
+    hung, asked = asyncio.Event(), 0
+
+    class Hanging:
+        async def send(self, _alert: Any, _alert_id: str) -> None:
+            nonlocal asked
+            asked += 1
+            await hung.wait()
+
+    settings = AlertSettings()
+    place = await place_with(office, settings, {"webhook": Hanging()})
+    for number in range(4):
+        await place.run(alert_event(AGENT, "job_failed", place.now, key=f"j{number}"))
+    waiting = [asyncio.create_task(place.run(one)) for one in place.runner.emitted[:2]]
+    await until(lambda: asked == 2)
+    for one in place.runner.emitted[2:]:
+        assert isinstance(await place.run(one), Postpone)
+    hung.set()
+    assert await asyncio.gather(*waiting) == [Ack(), Ack()]
+    assert await place.run(place.runner.emitted[2]) == Ack()
+
+
+def fleet_alerts(store_url: str, *words: str) -> Any:
+    """Run `fleet alerts` on this store."""
+    return subprocess.run(
+        [sys.executable, "-m", "fleet", "alerts", *words],
+        env={**os.environ, "STORE_URL": store_url},
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+async def test_an_operator_lists_alerts_and_resolves_them(office: Any, store_url: str) -> None:
+    """Open ones, filtered; resolved with a note, and only shown where they are asked for."""
+    assert "No alert is open" in fleet_alerts(store_url, "list").stdout
+    place = await place_with(office, AlertSettings(), {})
+    told = [("job_failed", "j1"), ("job_failed", "j2"), ("shutdown", "")]
+    events = [alert_event(AGENT, name, place.now, key=key, detail="[red]") for name, key in told]
+    for event in events:
+        await place.run(event)
+    shown = fleet_alerts(store_url, "list")
+    assert (shown.stdout.count("job_failed"), shown.returncode) == (2, 0)
+    assert "[red]" in shown.stdout
+    (critical,) = json.loads(
+        fleet_alerts(store_url, "list", "--severity", "critical", "--json").stdout
+    )
+    assert (critical["name"], critical["resolved"]) == ("shutdown", None)
+    by = ("--note", "seen", "--by", "ann", "--json")
+    done = fleet_alerts(store_url, "resolve", events[2].event_id, *by)
+    assert json.loads(done.stdout) == {"resolved": [events[2].event_id]}
+    assert len(json.loads(fleet_alerts(store_url, "list", "--json").stdout)) == 2
+    found = json.loads(
+        fleet_alerts(store_url, "list", "--all", "--name", "shutdown", "--json").stdout
+    )
+    assert (found[0]["resolved"]["operator"], found[0]["resolved"]["note"]) == ("ann", "seen")
+    again = fleet_alerts(store_url, "resolve", events[0].event_id, events[2].event_id, *by)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "resolved already; nothing was changed" in again.stderr
+    rest = fleet_alerts(store_url, "resolve", "--all", "--name", "job_failed", "--note", "over")
+    assert rest.stdout == "2 resolved.\n"
+    assert fleet_alerts(store_url, "list", "--since", "2h", "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("resolve", "--note", "x"), "Name the alerts by their ids, or say --all"),
+        (("resolve", "E1", "--all", "--note", "x"), "Name the alerts by their ids, or say --all"),
+        (("resolve", "E1", "--name", "x", "--note", "x"), "Name the alerts by their ids"),
+        (("resolve", "E1", "--note", "x"), "There is no alert E1"),
+        (("list", "--since", "soon"), "'soon' is no time"),
+    ],
+)
+async def test_a_wrong_word_about_alerts_changes_nothing(
+    office: Any, store_url: str, words: tuple[str, ...], sentence: str
+) -> None:
+    """One sentence, exit code 2."""
+    await office()
+    said = fleet_alerts(store_url, *words)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert sentence in said.stderr
+    assert "Traceback" not in said.stderr

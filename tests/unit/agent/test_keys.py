@@ -34,12 +34,15 @@ def test_a_minute_has_one_key(agent: str, pair: str, minute: int, offset: int) -
     assert trade_key(agent, pair, "short", start) != key
 
 
-@given(st.tuples(names, names, st.integers(1, 10**15), st.text(max_size=12)), st.data())
+jobs = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=12)
+
+
+@given(st.tuples(names, names, st.integers(1, 10**15), jobs), st.data())
 def test_two_payments_never_share_a_key(
     payment: tuple[str, str, int, str], data: st.DataObject
 ) -> None:
     """Another sender, recipient, amount or job is another key."""
-    other = data.draw(st.tuples(names, names, st.integers(1, 10**15), st.text(max_size=12)))
+    other = data.draw(st.tuples(names, names, st.integers(1, 10**15), jobs))
     keys = {escrow_key(a, b, Decimal(cents) / 100, job) for a, b, cents, job in (payment, other)}
     assert len(keys) == len({payment, other})
 

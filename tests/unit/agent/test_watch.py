@@ -13,7 +13,7 @@ from agent import state
 from agent.modes import DRAWDOWN, NO_WRITES
 from fleet.core.decision import Ack, Fail, Postpone, Retry
 from fleet.core.errors import RefusedError
-from fleet.core.payloads import LowBalance
+from fleet.core.payloads import BalanceChanged, LowBalance
 from fleet.store import Store, breakers, effects, equity, positions
 from fleet.store.positions import Position
 
@@ -187,23 +187,92 @@ async def test_a_breaker_is_one_for_all_and_sends_one_probe(
     assert known.opened_ms == 0
 
 
+DAMAGE = (
+    "UPDATE checkpoints SET body = 'x' WHERE name = 'agent/pf_agent_sandbox'"
+    " AND seq = (SELECT max(seq) FROM checkpoints WHERE name = 'agent/pf_agent_sandbox')"
+)
+
+
+async def say(store: Store, mode: str, now_ms: int) -> None:
+    """An operator's word."""
+    said = {"operator": "ann", "note": mode, "now_ms": now_ms}
+    await store.run(lambda tx: state.order_mode(tx, AGENT, mode, **said))
+
+
 async def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(
     office: Any, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Loudly; and where none is whole, nothing is traded until an operator says so."""
+    """Loudly: what happened by itself in between is found out anew."""
     at = await office()
-    for mode in ("read_only", "observation"):
-        said = {"operator": "ann", "note": mode, "now_ms": at.now}
-        await store.run(lambda tx, m=mode, s=said: state.order_mode(tx, AGENT, m, **s))
-    newest = "UPDATE checkpoints SET body = 'x' WHERE seq = (SELECT max(seq) FROM checkpoints)"
-    await store.run(lambda tx: tx.execute(newest))
+    await say(store, "read_only", at.now)
+    await price_at(store, at.now - 61_000)
+    assert (await at.desk.watch.look(at.now)).mode == "observation"
+    await store.run(lambda tx: tx.execute(DAMAGE))
+    await price_at(store, at.now)
     assert (await at.desk.watch.look(at.now)).mode == "read_only"
     assert "is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", ["full", "shutdown"])
+async def test_an_operator_s_word_outlives_the_checkpoint_that_had_it(
+    office: Any, store: Store, first: str
+) -> None:
+    """The newest is damaged: the last word holds all the same, be it an end or a start."""
+    at = await office()
+    last = "full" if first == "shutdown" else "shutdown"
+    for mode in (first, last):
+        await say(store, mode, at.now)
+    await store.run(lambda tx: tx.execute(DAMAGE))
+    assert (await store.read(state.every))[AGENT].standing.mode == last
+    for later_ms in (0, 1_000, 60_000):
+        assert (await at.desk.watch.look(at.now + later_ms)).mode == last
+    standing = at.desk.watch.standing
+    assert (standing.operator, standing.note, standing.ceiling) == ("ann", last, last)
+
+
+async def test_a_shutdown_that_came_by_itself_outlives_its_checkpoint_too(
+    office: Any, store: Store
+) -> None:
+    """The balance is back meanwhile: it stays shut until an operator says so."""
+    at = await office()
+    await say(store, "full", at.now)
+    for usdc, later_ms in (("0.99", 1), ("90", 2)):
+        told = at.event(BalanceChanged(Decimal(usdc)), "wallet.balance_changed", at.now + later_ms)
+        await at.run(told)
+        assert (await at.desk.watch.look(at.now)).mode == "shutdown"
+    await store.run(lambda tx: tx.execute(DAMAGE))
+    assert (await at.desk.watch.look(at.now + 60_000)).mode == "shutdown"
+    await say(store, "full", at.now)
+    assert (await at.desk.watch.look(at.now + 60_000)).mode == "full"
+
+
+@pytest.mark.parametrize(("said", "then"), [("read_only", "observation"), ("shutdown", "shutdown")])
+async def test_where_no_checkpoint_is_whole_nothing_is_traded(
+    office: Any, store: Store, said: str, then: str
+) -> None:
+    """Until an operator says so; a shutdown stays one."""
+    at = await office()
+    await say(store, said, at.now)
+    await say(store, said, at.now)
+    await store.run(
+        lambda tx: tx.execute(
+            "UPDATE checkpoints SET checksum = 'x' WHERE seq < 9 AND name LIKE 'agent%'"
+        )
+    )
+    for later_ms in (0, 10**6):
+        assert (await at.desk.watch.look(at.now + later_ms)).mode == then
+    await say(store, "full", at.now)
+    assert (await at.desk.watch.look(at.now)).mode == "full"
+
+
+async def test_where_nothing_is_whole_nothing_is_traded(office: Any, store: Store) -> None:
+    """Neither the states nor the words: nothing is traded until an operator says so."""
+    at = await office()
+    await say(store, "full", at.now)
     await store.run(lambda tx: tx.execute("UPDATE checkpoints SET checksum = 'x'"))
     assert (await at.desk.watch.look(at.now)).mode == "observation"
     assert (await at.desk.watch.look(at.now + 10**6)).mode == "observation"
-    said = {"operator": "ann", "note": "seen", "now_ms": at.now}
-    await store.run(lambda tx: state.order_mode(tx, AGENT, "full", **said))
+    await say(store, "full", at.now)
     assert (await at.desk.watch.look(at.now)).mode == "full"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,29 +26,17 @@ from fleet.core.payloads import (
 )
 from fleet.settings import load
 from fleet.store import effects, facts
-from fleet.store.facts import Fact
 
 AGENT, HIRED = "pf_agent_sandbox", "pf_agent_hired"
 DAY_MS = 86_400_000
 
 
-@pytest.fixture
-async def world(office: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Open an office whose world is set as told."""
-
-    async def start(faults: str = "", api_timeout_s: float = 5, **given: Any) -> Any:
-        settings = WorldSettings(**{"evidence_dir": tmp_path / "evidence", **given})
-        agent = {"world": settings, "api_timeout_s": api_timeout_s}
-        return await office(agent=agent, faults=faults)
-
-    return start
+KEY = escrow_key(AGENT, HIRED, Decimal(1), "j1")
 
 
-async def hired(place: Any, job: str, amount: str = "12.34", agent: str = HIRED) -> None:
-    """Let it be known that an agent was hired for a job, as hiring leaves it."""
-    value = json.dumps({"recipient": agent, "amount_usdc": amount})
-    fact = Fact(f"hired/{AGENT}/{job}", value, "01ARZ3NDEKTSV4RRFFQ69G5FAV")
-    await place.desk.store.run(lambda tx: facts.put(tx, fact))
+def owed() -> PaymentRequested:
+    """The payment of one USDC for a job."""
+    return PaymentRequested(KEY, AGENT, HIRED, Decimal(1), "j1")
 
 
 def types(told: list[tuple[str, Any]]) -> list[str]:
@@ -103,7 +90,7 @@ async def test_income_goes_where_the_policy_says(world: Any, policy: str, done: 
 async def test_a_job_that_is_done_is_paid_once(world: Any) -> None:
     """Told twice, with every second answer lost: one payment, under the escrow key, in cents."""
     place = await world(faults="lost_answers=0.5")
-    await hired(place, "j1")
+    await place.hired("j1")
     done = JobCompleted("j1", "sha256:0", "https://x.example")
     for _ in range(6):
         told = await place.runner.chain(place.event(done, "job.completed"))
@@ -126,7 +113,7 @@ async def test_a_job_without_terms_is_told_of_and_not_paid(world: Any) -> None:
 async def test_what_was_hired_is_paid_when_it_is_done(world: Any) -> None:
     """The job's id comes from the platform's answer; what was agreed is paid under it."""
     place = await world(fallback_agent="pf_agent_second", faults="lost_answers=0.5")
-    await hired(place, "j1", "5.00")
+    await place.hired("j1", "5.00")
     failed = place.event(JobFailed("j1", "gave up"), "job.failed")
     assert types(await place.runner.chain(failed)) == ["job.failed", "job.hire_requested"]
     again = place.event(JobFailed("j1", "gave up"), "job.failed")
@@ -142,7 +129,7 @@ async def test_what_was_hired_is_paid_when_it_is_done(world: Any) -> None:
 async def test_a_job_that_fails_the_fallback_too_is_escalated(world: Any) -> None:
     """No circle of hirings: what the fallback agent fails is for a person."""
     place = await world(fallback_agent="pf_agent_second")
-    await hired(place, "j1", agent="pf_agent_second")
+    await place.hired("j1", agent="pf_agent_second")
     told = await place.runner.chain(place.event(JobFailed("j1"), "job.failed"))
     assert types(told) == ["job.failed", "alert.raised"]
     assert not place.done()
@@ -151,7 +138,7 @@ async def test_a_job_that_fails_the_fallback_too_is_escalated(world: Any) -> Non
 async def test_a_dispute_halts_the_payment_until_it_is_over(world: Any) -> None:
     """While the job's money is in dispute its payment waits; released, it goes out once."""
     place = await world()
-    await hired(place, "j1")
+    await place.hired("j1")
     await place.run(place.event(JobCompleted("j1"), "job.completed", place.now))
     (payment,) = place.runner.emitted
     disputed = EscrowDisputed("e1", Decimal("12.34"), "j1", "result_rejected")
@@ -169,7 +156,7 @@ async def test_a_dispute_halts_the_payment_until_it_is_over(world: Any) -> None:
 async def test_the_evidence_of_a_dispute_is_one_file(world: Any, tmp_path: Path) -> None:
     """Events, decisions, the payment and its key; its path stands in the alert."""
     place = await world()
-    await hired(place, "j1")
+    await place.hired("j1")
     await place.runner.chain(place.event(JobCompleted("j1"), "job.completed", place.now))
     disputed = EscrowDisputed("e1", Decimal("12.34"), "j1", "result_rejected")
     await place.desk.store.run(
@@ -208,19 +195,20 @@ async def test_evidence_that_cannot_be_written_is_told_all_the_same(
 async def test_paper_spends_no_key_of_a_payment(office: Any) -> None:
     """No money moves on paper, and what is owed can still be paid, under the same key."""
     place = await office(agent={"paper": True})
-    wish = PaymentRequested("k1", AGENT, HIRED, Decimal(1), "j1")
+    wish = owed()
     decision = await place.run(place.event(wish, "payment.release_requested"))
     assert decision.skipped == "on paper"
     assert place.done() == {}
-    assert await place.desk.store.read(lambda tx: effects.get(tx, "k1")) is None
+    assert await place.desk.store.read(lambda tx: effects.get(tx, KEY)) is None
 
 
 async def test_the_mode_stands_in_the_effect_of_a_payment(world: Any) -> None:
     """As in an order's: under which mode money moved."""
     place = await world()
-    wish = PaymentRequested("k1", AGENT, HIRED, Decimal(1), "j1")
+    await place.hired("j1", "1")
+    wish = owed()
     await place.run(place.event(wish, "payment.release_requested"))
-    assert (await place.desk.store.read(lambda tx: effects.get(tx, "k1"))).mode == "full"
+    assert (await place.desk.store.read(lambda tx: effects.get(tx, KEY))).mode == "full"
 
 
 @pytest.mark.parametrize(("resend", "later_ms"), [(False, 60_000), (True, DAY_MS)])
@@ -229,14 +217,15 @@ async def test_a_payment_that_cannot_be_asked_about_is_never_sent_again(
 ) -> None:
     """A platform that knows no keys, and one whose day is over: unknown, for a person."""
     place = await world(faults="timeouts=1", api_timeout_s=0.2, resend=resend)
-    wish = PaymentRequested("k1", AGENT, HIRED, Decimal(1), "j1")
+    await place.hired("j1", "1")
+    wish = owed()
     event = place.event(wish, "payment.release_requested")
     await place.run(event)
     decision = await place.run(event, attempt=2, at=place.now + later_ms)
     assert isinstance(decision, Fail)
     assert decision.failure.error_type == "UnknownOutcome"
     assert place.sandbox.summary()["faults"]["calls"] == 1
-    assert (await place.desk.store.read(lambda tx: effects.get(tx, "k1"))).state == "unknown"
+    assert (await place.desk.store.read(lambda tx: effects.get(tx, KEY))).state == "unknown"
 
 
 def test_a_template_is_filled_after_it_was_parsed() -> None:

@@ -27,8 +27,8 @@ def tick(pair: str, at_ms: int, price: Any = 1) -> dict[str, Any]:
 def test_only_what_is_newer_than_the_stream_is_filled_in():
     """Of the same moment or older: the stream has told; newer or never told: a gap."""
     newest = Newest()
-    newest.note(tick("A", NOW - 5), NOW)
-    newest.note(tick("A", NOW - 9), NOW)
+    newest.note(tick("A", NOW - 5), NOW, NOW)
+    newest.note(tick("A", NOW - 9), NOW, NOW)
     quotes = [
         Quote("A", Decimal(1), NOW - 5),
         Quote("A", Decimal(1), NOW - 7),
@@ -43,8 +43,8 @@ def test_only_what_is_newer_than_the_stream_is_filled_in():
 def test_a_quote_without_a_time_is_one_of_this_second():
     """It is a gap only where the stream was silent about the pair for a whole period."""
     newest = Newest()
-    newest.note(tick("A", NOW - EVERY_MS + 1), NOW)
-    newest.note(tick("B", NOW - EVERY_MS), NOW)
+    newest.note(tick("A", NOW - EVERY_MS + 1), NOW, NOW)
+    newest.note(tick("B", NOW - EVERY_MS), NOW, NOW)
     quotes = [Quote("A", Decimal(1)), Quote("B", Decimal(1))]
     found = newest.missing(quotes, NOW + 7, EVERY_MS + 7)
     assert [(one.pair, one.timestamp_ms) for one in found] == [("B", NOW)]
@@ -55,24 +55,54 @@ def test_never_older_than_the_newest(times: list[int], quoted: int):
     """Whatever came in whatever order, a synthetic tick is newer than all of it."""
     newest = Newest()
     for at in times:
-        newest.note(tick("A", NOW + at), NOW)
+        newest.note(tick("A", NOW + at), NOW, NOW)
     found = newest.missing([Quote("A", Decimal(1), NOW + quoted)], NOW, EVERY_MS)
     assert bool(found) == (quoted > max(times, default=0))
 
 
-@pytest.mark.parametrize("price", [0, -1, "7", None, [], Decimal(0)])
-def test_a_price_that_is_none_is_doubted(price: Any):
-    """A bad tick asks for the fallback source, and hides no gap."""
+USELESS = {
+    "zero": {"price": 0},
+    "negative": {"price": -1},
+    "no price": {"price": None},
+    "a list": {"price": []},
+    "not a number": {"price": "NaN"},
+    "beyond all bounds": {"price": Decimal(10) ** 15},
+    "a bad field": {"volume": "much"},
+    "no time": {"timestamp_ms": None},
+    "no pair": {"pair": ""},
+    "a long pair": {"pair": "A" * 65},
+}
+
+
+@pytest.mark.parametrize("name", USELESS)
+def test_a_tick_that_no_worker_would_count_is_doubted(name: str):
+    """It asks for the fallback source, and hides no gap."""
     newest = Newest()
-    newest.note(tick("A", NOW, price), NOW)
+    newest.note(tick("A", NOW) | USELESS[name], NOW, NOW)
     assert newest.doubted
     assert newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
+
+
+def test_a_stream_that_lags_is_doubted():
+    """Its ticks are expired by workers: the platform's prices stand in for them."""
+    newest = Newest()
+    newest.note(tick("A", NOW - 30_001), NOW - 30_001, NOW)
+    assert newest.doubted
+    assert newest.missing([Quote("A", Decimal(1), NOW - 30_001)], NOW, EVERY_MS)
+
+
+def test_a_good_tick_is_not_doubted():
+    """As the bridge reads it: whole numbers, Decimals, fields that nobody documents."""
+    newest = Newest()
+    newest.note({**tick("A", NOW, Decimal("1.5")), "qty": 3, "volume": Decimal(7)}, NOW, NOW)
+    assert not newest.doubted
+    assert not newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
 
 
 def test_a_tick_from_the_future_hides_no_gap():
     """No strategy counts it, so the fallback source is asked, and its price is one."""
     newest = Newest()
-    newest.note(tick("A", NOW + 10**9), NOW)
+    newest.note(tick("A", NOW + 10**9), NOW, NOW)
     assert newest.doubted
     assert newest.missing([Quote("A", Decimal(1), NOW)], NOW, EVERY_MS)
 
@@ -138,7 +168,7 @@ async def test_a_gap_or_a_bad_tick_asks_at_once(cause: str, monkeypatch: pytest.
             if cause == "gap":
                 fill.gap()
             else:
-                newest.note(tick("A", NOW, "broken"), NOW)
+                newest.note(tick("A", NOW, "broken"), NOW, NOW)
             await asyncio.wait_for(paper.came.wait(), 30)
         finally:
             filling.cancel()

@@ -82,6 +82,9 @@ GARBAGE = {
     "a pair that is a number": frame(payload={"pair": 7, "price": 1}),
     "a lone surrogate": frame().replace(b"BTC", b"\\ud800"),
     "far in the future": frame(ts=NOW_MS + 10**9),
+    "a payment": frame(type="payment.release_requested"),
+    "a hiring": frame(type="job.hire_requested"),
+    "an alert": frame(type="alert.raised"),
 }
 
 

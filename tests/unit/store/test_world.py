@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
 
 from fleet.store import (
+    Candidate,
+    Claim,
+    EffectResult,
     Settled,
     Store,
     alerts,
@@ -13,11 +19,13 @@ from fleet.store import (
     decisions,
     firings,
     journal,
+    positions,
     story,
 )
 from fleet.store.alerts import Alert
 from fleet.store.cases import Entry
 from fleet.store.decisions import Decision
+from fleet.store.positions import Position
 
 
 async def test_a_case_has_each_event_once_in_the_order_of_handling(store: Store):
@@ -61,9 +69,11 @@ async def test_decisions_are_found_by_the_keys_of_their_orders(store: Store):
     two = Decision("E2", "a", "P", "short", "s", "k2", "full", "ordered", "{}", 3, 4, "O2")
     for decision in (two, one, one):
         await store.run(lambda tx, decision=decision: decisions.add(tx, decision))
-    assert await store.read(lambda tx: decisions.of_keys(tx, ["k2", "k1", "k2"])) == [one, two]
+    found = await store.read(lambda tx: decisions.of_keys(tx, ["k2", "k1", "k2"]))
+    assert [each.event_id for each in found] == ["E1", "E2"]
     assert await store.read(lambda tx: decisions.of_keys(tx, [])) == []
-    assert await store.read(lambda tx: decisions.newest(tx, "a", 1)) == [two]
+    (newest,) = await store.read(lambda tx: decisions.newest(tx, "a", 1))
+    assert newest.event_id == "E2"
 
 
 async def test_a_story_has_the_rows_of_every_service(store: Store, done: Callable[..., Settled]):
@@ -99,3 +109,47 @@ async def test_what_services_want(store: Store):
     await store.run(lambda tx: tx.execute("DELETE FROM bindings"))
     await store.run(lambda tx: bindings.record(tx, "five", [], 0, partitions=4))
     assert not await store.read(lambda tx: bindings.wants(tx, "job.done"))
+
+
+ENDS = {
+    "nothing yet": ({}, "", "waiting"),
+    "in hand": ({"state": "reserved"}, "", "under way"),
+    "opened": ({"state": "done"}, "done", "opened as pos_1, closed with 1.5 USDC"),
+    "refused": ({"state": "failed"}, "failed RefusedError: no market", "refused: no market"),
+    "failed": ({"state": "failed"}, "failed DataError: too big", "failed: DataError: too big"),
+    "unknown": ({"state": "unknown", "error": "no answer"}, "failed X: y", "unknown: no answer"),
+    "resolved": ({"state": "done"}, "failed UnknownOutcome: x", "opened as pos_1, closed with"),
+    "skipped": ({}, "skipped mode observation", "skipped: mode observation"),
+    "expired": ({"state": "failed"}, "expired 130 s old", "expired: 130 s old"),
+    "its row is gone": ({"state": "failed", "error": "why"}, "", "failed: why"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_decision_says_what_became_of_its_order(
+    store: Store, done: Callable[..., Settled], name: str
+) -> None:
+    """By journal, effect and book as they are when it is read; another service says nothing."""
+    effect, row, told = ENDS[name]
+    one = Decision("E1", "a", "P", "long", "s", "k1", "full", "ordered", "{}", 1, 2, "O1")
+    await store.run(lambda tx: decisions.add(tx, one))
+    for service in ("agent", "hears too"):
+        await store.run(lambda tx, name=service: bindings.record(tx, name, ["order.*"], 0))
+    rows = [
+        done("E1", service="agent"),
+        done("O1", service="hears too", outcome="skipped", reason="not mine"),
+    ]
+    if row:
+        outcome, _, reason = row.partition(" ")
+        rows.append(done("O1", service="agent", outcome=outcome, reason=reason))
+    await store.run(lambda tx: journal.insert(tx, rows))
+    if effect:
+        await store.admit([Candidate("agent", "O1x", 0, Claim("k1", "order.requested", "h", 9))], 1)
+        await store.commit([done("O1x", outcome="", effect=EffectResult("k1", **effect))])
+    if effect.get("state") == "done":
+        place = Position("k1", "a", "P", "long", Decimal(50), Decimal(3), ts_ms=1)
+        await store.run(lambda tx: positions.reserve(tx, place, 9))
+        await store.run(lambda tx: positions.opened(tx, "k1", "pos_1", Decimal(1), 2))
+        await store.run(lambda tx: positions.closed(tx, "k1", Decimal("1.5"), None, 3))
+    (found,) = await store.read(lambda tx: decisions.of_keys(tx, ["k1"]))
+    assert found.outcome.startswith(told)
