@@ -18,8 +18,9 @@ from fleet.core.errors import PublishError, PublishNacked, StateError
 from fleet.core.events import Event, write_event
 from fleet.core.payloads import LIVE_ONLY
 from fleet.core.signature import Keys
-from fleet.store import bindings, journal
-from fleet.store.api import BRIDGE, Settled, Store
+from fleet.store import bindings, bridge
+from fleet.store.api import Store
+from fleet.store.bridge import ShedRow
 from topology import names
 
 NOTHING: Final[Mapping[str, Any]] = {}
@@ -96,20 +97,11 @@ class OwnEvents:
 
     async def _shed(self, event: Event, reason: str) -> None:
         now_ms = clock.now_ms()
-        row = Settled(
-            service=BRIDGE,
-            event_id=event.event_id,
-            outcome="shed",
-            attempt=0,
-            worker=self._holder,
-            at_ms=now_ms,
-            reason=reason,
-            age_ms=now_ms - event.ts,
-        )
+        row = ShedRow(event.event_id, reason, now_ms, now_ms - event.ts)
         # The log may have it: without the row it would be one that nobody accounts for.
         for delay in backoff(random.uniform, first=0.1, cap=5.0):
             try:
-                await self._store.run(lambda tx: journal.insert(tx, [row]))
+                await self._store.run(partial(bridge.journal_shed, rows=[row], worker=self._holder))
             except StateError as error:
                 log.warning("not journalled yet", event=event.event_id, reason=str(error))
             else:

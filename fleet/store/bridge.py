@@ -56,13 +56,18 @@ def settle_prefix(
     """
     cursors.move(tx, source=source, cursor=cursor, lease=lease, now_ms=now_ms)
     if shed:
-        journal.insert(tx, [_shed(row, lease.holder) for row in shed])
+        journal_shed(tx, shed, lease.holder)
     if missed:
         _miss(tx, source, missed)
     if quarantined:
         _quarantine(tx, source, quarantined)
     if counts:
         _count(tx, source, counts)
+
+
+def journal_shed(tx: Tx, rows: Sequence[ShedRow], worker: str) -> None:
+    """Account for events that a full queue refused for good."""
+    journal.insert(tx, [_shed(row, worker) for row in rows])
 
 
 def counts(tx: Tx, source: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from fleet.core.errors import StoreError
+from fleet.store import schema
 from fleet.store.api import Store
 from fleet.store.backup import Keeper
 from fleet.store.thread import ThreadStore
@@ -56,10 +57,7 @@ def _engine(url: str, *, create: bool, writes: bool = True) -> PostgresEngine | 
         return _postgresql()(url, writes=writes, create=create)
     file = _file(url)
     if not create and not _is_there(file):
-        raise StoreError(
-            f"There is no store at {file.absolute()}; set STORE_URL to the one that the bridge"
-            " and the workers use."
-        )
+        raise schema.nothing_at(str(file.absolute()))
     from fleet.store import sqlite  # noqa: PLC0415 - a fleet on PostgreSQL needs none of it
 
     return sqlite.SqliteEngine(file, writes=writes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import socket
 import threading
 import time
@@ -21,42 +20,21 @@ from fleet.store import schema
 from fleet.store.again import OvertakenError
 from fleet.store.api import Tx
 from fleet.store.postgres_dump import PostgresDump, load, loaded
-from fleet.store.postgres_link import Address, Connection, lock_of
+from fleet.store.postgres_link import Address, Connection
+from fleet.store.postgres_marks import Marks
+from fleet.store.postgres_schema import bring_up, lock_of, version_of
 from fleet.store.postgres_tx import PostgresReader, PostgresTx
 
 T = TypeVar("T")
 
 PATIENCE_S: Final = 10.0
 """How long a server that does not answer is waited for at the start."""
-KEPT: Final = "7 days"
-"""A writer that has committed nothing for so long is forgotten; if it lives, it is made anew."""
-
-# Not to_regclass: it may remember, from before it got the lock, that there was no such table.
-_IS_THERE: Final = (
-    "SELECT 1 FROM pg_class WHERE relname = 'schema_version'"
-    " AND relnamespace = current_schema()::regnamespace"
-)
-_MARKS: Final = (
-    "CREATE TABLE IF NOT EXISTS commit_marks (writer TEXT PRIMARY KEY, number BIGINT NOT NULL,"
-    " at TIMESTAMPTZ NOT NULL) WITH (fillfactor = 50)"
-)
-_ENTER: Final = (
-    "INSERT INTO commit_marks (writer, number, at) VALUES ($1, 0, now()) ON CONFLICT DO NOTHING"
-)
-# Divides by zero where the number is taken: the transaction is then over, whatever follows.
-_MARK: Final = (
-    "WITH marked AS (UPDATE commit_marks SET number = $2, at = now()"
-    " WHERE writer = $1 AND number < $2 RETURNING 1) SELECT 1 / count(*) FROM marked"
-)
-_FENCE: Final = "UPDATE commit_marks SET number = $2 WHERE writer = $1 AND number < $2"
 
 
 class PostgresEngine:
     """A PostgreSQL database as the owner thread drives it.
 
-    It connects again whenever it must. A commit whose answer was lost is looked up: with each
-    commit goes its number, which can be taken once. Whoever asks afterwards tries to take it:
-    if it is gone the commit was made, and if not it never will be.
+    It connects again whenever it must. A commit whose answer was lost is looked up by its mark.
     """
 
     def __init__(self, url: str, *, writes: bool, create: bool = True) -> None:
@@ -67,8 +45,7 @@ class PostgresEngine:
         self._stopping = threading.Event()
         self._delays = _delays()
         self._not_before = 0.0
-        self._writer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._number = 0
+        self._marks = Marks()
         self._lock = 0
         tables = schema.tables()
         self.tx = PostgresTx(tables)
@@ -84,9 +61,9 @@ class PostgresEngine:
         try:
             self._connection = self._first()
             if self._writes:
-                self._prepare(self._connection)
-            self._check(self._connection)
-            self._lock = lock_of(_schema(self._connection))
+                bring_up(self._connection, create=self._create)
+            schema.check(version_of(self._connection), self.place)
+            self._lock = lock_of(self._connection)
             self._enter(self._connection)
         except psycopg.Error as error:
             self.close()
@@ -100,8 +77,7 @@ class PostgresEngine:
         if self._connection is not None:
             with suppress(psycopg.Error):
                 if self._writes and not self._connection.closed:
-                    leave = "DELETE FROM commit_marks WHERE writer = $1"
-                    self._connection.execute(leave, (self._writer,))
+                    self._marks.leave(self._connection)
             self._drop()
 
     def interrupt(self) -> None:
@@ -127,9 +103,8 @@ class PostgresEngine:
             raise self.tx.lost
         if not self.tx.begun:
             return
-        self._number += 1
         try:
-            self.tx.finish((_MARK, (self._writer, self._number)), ("COMMIT", ()))
+            self.tx.finish(self._marks.next(), ("COMMIT", ()))
         except errors.DivisionByZero:
             self._drop()  # its mark was cleared away; the next connection makes another
             raise OvertakenError from None
@@ -212,19 +187,17 @@ class PostgresEngine:
 
     def _enter(self, connection: Connection) -> None:
         if self._writes:
-            connection.execute(_ENTER, (self._writer,))
+            self._marks.enter(connection)
 
     def _is_committed(self) -> bool:
         """Whether the commit with the last number was made; it is not made any more after this."""
         while not self._stopping.wait(0.05):
             try:
-                fenced = self._connected().execute(_FENCE, (self._writer, self._number))
+                return self._marks.is_taken(self._connected())
             except psycopg.Error:
                 self._drop()
             except StateError:
                 continue
-            else:
-                return fenced.rowcount == 0
         raise StateError("The store went away amid a commit; whether it was made is not known.")
 
     def _first(self) -> Connection:
@@ -237,27 +210,6 @@ class PostgresEngine:
                 if late or self._address.is_final(error):
                     raise
 
-    def _check(self, connection: Connection) -> None:
-        version = _version(connection)
-        if not version:
-            raise StoreError(
-                f"There is no store at {self.place}; set STORE_URL to the one that the"
-                " bridge and the workers use."
-            )
-        if version > schema.VERSION:
-            raise StoreError(
-                f"The store at {self.place} has schema {version}, this fleet knows up to"
-                f" {schema.VERSION}; upgrade the fleet or set STORE_URL to another store."
-            )
-
-    def _prepare(self, connection: Connection) -> None:
-        """Bring the schema up to date, one process at a time."""
-        if _version(connection) or self._create:
-            with connection.transaction():
-                lock = lock_of(_schema(connection))
-                connection.execute("SELECT pg_advisory_xact_lock($1)", (lock,))
-                _migrate(connection)
-
     def _cannot_open(self, error: psycopg.Error) -> str:
         place, reason = self.place, self._address.reason(error)
         if isinstance(error, errors.InsufficientPrivilege):
@@ -267,38 +219,6 @@ class PostgresEngine:
         else:
             advice = "see that it runs, and that STORE_URL names it"
         return f"The store at {place} cannot be opened ({reason}); {advice}."
-
-
-def _migrate(connection: Connection) -> None:
-    version = _version(connection)
-    if version > schema.VERSION:
-        return
-    connection.execute(_MARKS)
-    connection.execute(f"DELETE FROM commit_marks WHERE at < now() - interval '{KEPT}'")
-    if version == schema.VERSION:
-        return
-    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
-    serial = "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"
-    with connection.pipeline():
-        for statement in schema.statements(version, keyed="", serial=serial):
-            # Ids are compared byte by byte, as in Python and in SQLite, whatever the locale.
-            connection.execute(statement.replace(" TEXT", ' TEXT COLLATE "C"'))
-    connection.execute("INSERT INTO schema_version (version) VALUES ($1)", (schema.VERSION,))
-
-
-def _version(connection: Connection) -> int:
-    """The schema's version; 0 where there is none."""
-    if not connection.execute(_IS_THERE).fetchall():
-        return 0
-    found = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
-    return int(found[0]) if found else 0
-
-
-def _schema(connection: Connection) -> str:
-    found: tuple[Any, ...] | None = connection.execute("SELECT current_schema()").fetchone()
-    if found is None or found[0] is None:
-        raise StoreError("The schema that STORE_URL's search_path names does not exist; create it.")
-    return str(found[0])
 
 
 def _delays() -> Iterator[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -112,11 +111,6 @@ def known(error: psycopg.Error, tables: frozenset[str]) -> FleetError | None:
     if state in _BROKEN:
         return StoreError(f"The store is damaged: {said}.")
     return None
-
-
-def lock_of(schema: str) -> int:
-    """The number of the advisory lock of a schema: who has it is the one who writes alone."""
-    return zlib.crc32(f"flea-fleet {schema}".encode()) - 2**31
 
 
 class _Number(Dumper):

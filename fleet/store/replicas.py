@@ -98,9 +98,14 @@ def every(tx: Tx) -> list[Replica]:
 
 def running(tx: Tx, service: str) -> dict[str, tuple[str, int]]:
     """What each worker of `service` said last, where that was that it runs: instance and time."""
-    said = [each for each in every(tx) if (each.kind, each.service) == ("worker", service)]
+    rows = tx.query(
+        "SELECT name, instance, at_ms, pulse FROM replicas WHERE kind = ? AND service = ?",
+        ("worker", service),
+    )
     return {
-        each.name: (each.instance, each.at_ms) for each in said if each.pulse.state == "running"
+        name: (instance, at_ms)
+        for name, instance, at_ms, pulse in rows
+        if _read(pulse).state == "running"
     }
 
 

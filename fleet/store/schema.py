@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from fleet.core.errors import StoreError
+
 _FIRST: Final = (
     """CREATE TABLE journal (
         service TEXT NOT NULL, event_id TEXT NOT NULL, outcome TEXT NOT NULL,
@@ -184,3 +186,22 @@ def tables(version: int = VERSION) -> frozenset[str]:
     steps = MIGRATIONS[:version]
     made = (re.match(r"CREATE TABLE (\w+)", each) for migration in steps for each in migration)
     return frozenset(found[1] for found in made if found)
+
+
+def check(version: int, place: str) -> None:
+    """Raise StoreError where a schema of this version (0: none) at `place` is not ours to use."""
+    if not version:
+        raise nothing_at(place)
+    if version > VERSION:
+        raise StoreError(
+            f"The store at {place} has schema {version}, this fleet knows up to {VERSION};"
+            " upgrade the fleet or set STORE_URL to another store."
+        )
+
+
+def nothing_at(place: str) -> StoreError:
+    """That a store was expected at `place`."""
+    return StoreError(
+        f"There is no store at {place}; set STORE_URL to the one that the bridge and the workers"
+        " use."
+    )

@@ -36,7 +36,7 @@ from fleet.core.payloads import OrderRequested
 from fleet.core.retry import RetryPolicy
 from fleet.core.ulid import make_ulid
 from fleet.store import Candidate, Claim, Settled, batch, positions, schema
-from fleet.store.sqlite import SqliteTx
+from fleet.store.sqlite_tx import SqliteTx
 from sandbox.ledger import Ledger
 from sandbox.venue import CloseOrder, OpenOrder, Venue
 from workers.context import Context, Effecting

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from fleet.core.errors import StateError, StoreError
-from fleet.store import Settled, Store, StoreSettings, audit, open_store, schema, sqlite
+from fleet.store import Settled, Store, StoreSettings, audit, open_store, schema, sqlite_link
 
 PROC = Path("/proc/self")
 Done = Callable[..., Settled]
@@ -100,7 +100,7 @@ async def test_locked_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "fleet.db"
     store = open_store(f"sqlite:///{path}")
     await store.open()
-    monkeypatch.setattr(sqlite, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(sqlite_link, "PATIENCE_S", 0.05)
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     assert "locked" in await refusal(f"sqlite:///{path}")
