@@ -20,8 +20,8 @@ from fleet.store.api import Settled, Tx
 from fleet.store.archive import Archived, Intervention, plain
 from replay import roads
 from replay.entry import Entry, read_entry, told
-from replay.place import Place, shown
-from replay.run import MOST_BYTES, archived
+from replay.place import MOST_BYTES, Place, shown
+from replay.records import archived
 from replay.selection import Selection
 from topology import names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fleet import clock
 from fleet.amqp.harvest import Harvest, Held, open_harvest
@@ -17,6 +17,9 @@ from replay.entry import Entry, read_entry
 from replay.verdict import Judge, Knowledge, Reading
 from topology import names
 from workers.registry import Service
+
+MOST_BYTES: Final = 256 << 20
+"""Bodies held at a time; a queue with more is gone through in several sweeps."""
 
 Seen: TypeAlias = Callable[[Entry, Held], bool]
 """Shown each message; False: enough."""
@@ -74,11 +77,7 @@ class Place:
 
     def _own(self) -> frozenset[str]:
         layout = self.service.layout()
-        lanes = layout.lanes
-        count = lanes.partitions if lanes else 0
-        of_type = lanes.type if lanes else ""
-        spread = (names.lane(layout.name, of_type, number) for number in range(count))
-        return frozenset((names.work_queue(layout.name), *spread))
+        return frozenset((names.work_queue(layout.name), *layout.lane_queues))
 
 
 def shown(seen: Seen) -> Callable[[Held], bool]:

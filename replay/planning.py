@@ -8,8 +8,8 @@ from replay import plan as plans
 from replay.entry import Entry, iso
 from replay.place import Place
 from replay.plan import Plan
-from replay.run import Edit
 from replay.selection import Selection
+from replay.sending import Edit
 from replay.verdict import Judge, Reading
 
 

@@ -21,8 +21,8 @@ from fleet.store import archive
 from replay import keeping
 from replay.entry import Entry
 from replay.place import Place
-from replay.run import open_publisher
 from replay.selection import Selection
+from replay.sending import open_publisher
 
 
 def add_to(group: click.Group) -> None:

@@ -24,8 +24,10 @@ from replay.entry import Entry
 from replay.place import Place
 from replay.plan import Plan, read_plan
 from replay.planning import make_plan
-from replay.run import Edit, Report, Runner, open_publisher
+from replay.report import Report
+from replay.run import Runner
 from replay.selection import Selection
+from replay.sending import Edit, open_publisher
 from replay.verdict import Judge
 from topology import names
 

@@ -17,7 +17,7 @@ from fleet.store.archive import Archived, Intervention, plain
 from replay.entry import Entry, iso
 from replay.groups import Group
 from replay.plan import Plan
-from replay.run import Report
+from replay.report import Report
 from replay.verdict import Verdict
 
 PIPE_WIDTH: Final = 160

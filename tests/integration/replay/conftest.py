@@ -32,8 +32,10 @@ from replay.entry import Entry
 from replay.place import Place
 from replay.plan import Plan
 from replay.planning import make_plan
-from replay.run import Report, Runner, open_publisher
+from replay.report import Report
+from replay.run import Runner
 from replay.selection import Selection
+from replay.sending import open_publisher
 from replay.verdict import Judge
 from tests.waiting import until
 from topology import names

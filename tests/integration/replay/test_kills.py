@@ -44,8 +44,8 @@ command(sys.argv[4:])
 """
 RUN = (
     "fleet.amqp.harvest.Harvest.gather after 1",
-    "replay.run.Runner._write_down before 1",
-    "replay.run.Runner._write_down after 1",
+    "replay.sending.Sender._write_down before 1",
+    "replay.sending.Sender._write_down after 1",
     "fleet.amqp.publisher.ConfirmedPublisher.post after 200",
     "fleet.amqp.harvest.Harvest.flush before 1",
     "fleet.amqp.harvest.Harvest.flush after 1",

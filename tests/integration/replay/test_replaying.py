@@ -122,7 +122,7 @@ async def test_what_changed_since_the_plan_is_refused(shop: Any):
 
 async def test_a_full_queue_leaves_the_rest(shop: Any, monkeypatch: pytest.MonkeyPatch):
     """What a full work queue refuses stays in the failed queue, and the report names it."""
-    monkeypatch.setattr("replay.run.PATIENCE_S", (0.01,))
+    monkeypatch.setattr("replay.sending.PATIENCE_S", (0.01,))
     shop.become("small")
     ids = await shop.park([shop.event("wallet.low_balance") for _ in range(2000)])
     report = await shop.run(await shop.plan())
