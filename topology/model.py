@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from topology.names import BUCKETS
+from topology import names
 
 Argument: TypeAlias = str | int | bool
 Arguments: TypeAlias = Mapping[str, Argument]
@@ -103,13 +103,21 @@ class ServiceLayout:
     """How much its queues hold."""
     overflow: Overflow = "reject-publish"
     """A full work queue holds the bridge back, or drops its oldest into the failed queue."""
-    buckets: int = BUCKETS
+    buckets: int = names.BUCKETS
     """Retry buckets, 1 to 16."""
 
     @property
     def fed(self) -> tuple[str, ...]:
         """The patterns that reach the service, by its work queue or its lanes; sorted."""
         return tuple(sorted({*self.patterns, *([self.lanes.type] if self.lanes else [])}))
+
+    @property
+    def lane_queues(self) -> tuple[str, ...]:
+        """The queues of its lanes, by their numbers."""
+        lanes = self.lanes
+        if lanes is None:
+            return ()
+        return tuple(names.lane(self.name, lanes.type, n) for n in range(lanes.partitions))
 
 
 @dataclass(frozen=True, slots=True)

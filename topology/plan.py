@@ -86,7 +86,7 @@ def _exchanges(service: ServiceLayout) -> Iterator[Exchange]:
 def _queues(service: ServiceLayout, kind: QueueType) -> Iterator[Queue]:
     yield Queue(names.failed(service.name), looked_into(kind), "failed; a person decides")
     yield Queue(names.work_queue(service.name), _work(service, kind), "work")
-    for lane in _lanes(service):
+    for lane in service.lane_queues:
         yield Queue(lane, _lane_arguments(service, kind), "lane")
     for number in range(service.buckets):
         seconds = names.bucket_ms(number) / 1000
@@ -111,18 +111,11 @@ def _lane_bindings(service: ServiceLayout) -> Iterator[Binding]:
     if not service.lanes:
         return
     exchange = names.lanes_exchange(service.name, service.lanes.type)
-    for number, lane in enumerate(_lanes(service)):
+    for number, lane in enumerate(service.lane_queues):
         yield Binding(names.REDELIVER, "queue", lane, lane)
         match: Arguments = {"x-match": "all", names.PARTITION: number}
         yield Binding(exchange, "queue", lane, arguments=match)
     yield Binding(names.EVENTS, "exchange", exchange, service.lanes.type)
-
-
-def _lanes(service: ServiceLayout) -> list[str]:
-    if not service.lanes:
-        return []
-    of_type = service.lanes.type
-    return [names.lane(service.name, of_type, n) for n in range(service.lanes.partitions)]
 
 
 def looked_into(kind: QueueType) -> Arguments:

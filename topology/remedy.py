@@ -8,7 +8,7 @@ from typing import Final
 from topology import names
 from topology.check import Difference
 from topology.model import Plan, ServiceLayout
-from topology.todo import is_stream, lanes_of
+from topology.todo import is_stream
 
 BY_HAND: Final = "left to you"
 
@@ -70,7 +70,7 @@ def _resized(plan: Plan, differences: Sequence[Difference]) -> list[str]:
 
 
 def _is_other(service: ServiceLayout, missing: set[str], many: set[str]) -> bool:
-    lanes = set(lanes_of(service))
+    lanes = set(service.lane_queues)
     too_few = 0 < len(lanes & missing) < len(lanes)
     return bool(lanes) and (too_few or any(name.startswith(_stem(service)) for name in many))
 

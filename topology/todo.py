@@ -61,7 +61,7 @@ def todo(plan: Plan, broker: Broker, begun: Collection[str] = ()) -> Todo:
     differences, bindings = compare(plan, broker), tuple(_found(broker))
     resizes = tuple(_resizes(plan, broker, begun))
     resized = {each.service.name for each in resizes}
-    lanes = {lane for each in resizes for lane in (*each.found, *lanes_of(each.service))}
+    lanes = {lane for each in resizes for lane in (*each.found, *each.service.lane_queues)}
     odd = {each.name for each in differences if each.what == "queue" and each.kind == "different"}
     odd |= {each["name"].removesuffix(_MOVING) for each in broker.queues if _is_moving(each)}
     renewals = tuple(
@@ -115,15 +115,8 @@ def _resizes(plan: Plan, broker: Broker, begun: Collection[str]) -> Iterator[Res
             yield Resize(service, found)
 
 
-def lanes_of(service: ServiceLayout) -> list[str]:
-    """The lanes planned for a service."""
-    lanes = service.lanes
-    count = lanes.partitions if lanes else 0
-    return [names.lane(service.name, lanes.type, n) for n in range(count)] if lanes else []
-
-
 def _lane_of(plan: Plan, queue: str) -> str:
-    return next((each.name for each in plan.services if queue in lanes_of(each)), "")
+    return next((each.name for each in plan.services if queue in each.lane_queues), "")
 
 
 def _leading_to(bindings: Iterable[Binding], queue: str) -> tuple[Binding, ...]:

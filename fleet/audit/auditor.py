@@ -51,11 +51,7 @@ class Subject:
         """Where its deliveries may wait: work queue, lanes and retry buckets."""
         layout = self.layout
         buckets = [names.retry(layout.name, number) for number in range(layout.buckets)]
-        lanes = layout.lanes
-        count = lanes.partitions if lanes else 0
-        of_type = lanes.type if lanes else ""
-        spread = [names.lane(layout.name, of_type, number) for number in range(count)]
-        return [names.work_queue(layout.name), *spread, *buckets]
+        return [names.work_queue(layout.name), *layout.lane_queues, *buckets]
 
 
 @dataclass(frozen=True, slots=True)

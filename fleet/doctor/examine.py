@@ -80,7 +80,7 @@ async def _depths(case: Case, state: State) -> dict[str, Depth]:
     wanted = [names.work_queue(each.name) for each in services]
     async with open_looks(case.amqp_url) as looks:
         return await looks.depths(
-            [*wanted, *(q for each in services for q in people.lanes_of(each))]
+            [*wanted, *(queue for each in services for queue in each.lane_queues)]
         )
 
 

@@ -44,15 +44,6 @@ def is_withheld(state: State, service: str) -> bool:
     return any(each.service in (service, ALL) for each in state.pauses)
 
 
-def lanes_of(service: ServiceLayout) -> list[str]:
-    """The queues of its lanes."""
-    if service.lanes is None:
-        return []
-    return [
-        names.lane(service.name, service.lanes.type, n) for n in range(service.lanes.partitions)
-    ]
-
-
 def _silent(state: State) -> Iterator[Finding]:
     for each in state.replicas:
         if not each.is_live(state.at_ms):
@@ -81,7 +72,7 @@ def _queues(
     if work is not None and not work.consumers and not withheld:
         text = f"Nobody consumes the work queue of {service.name}, though workers are at work."
         yield Finding("lanes", "fail", text, fix)
-    lanes = [depths[each] for each in lanes_of(service) if each in depths]
+    lanes = [depths[each] for each in service.lane_queues if each in depths]
     alone = sum(not each.consumers for each in lanes)
     if alone and not withheld:
         text = f"{alone} of {len(lanes)} lanes of {service.name} have no consumer."

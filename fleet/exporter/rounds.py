@@ -163,9 +163,7 @@ def _show_queues(layout: ServiceLayout, depths: dict[str, Depth]) -> None:
         metrics.RETRY_DEPTH.labels(layout.name, f"{names.bucket_ms(number) / 1000:g}").set(ready)
     if layout.lanes is None:
         return
-    numbers = range(layout.lanes.partitions)
-    lanes = [names.lane(layout.name, layout.lanes.type, number) for number in numbers]
-    there = [depths[lane] for lane in lanes if lane in depths]
+    there = [depths[lane] for lane in layout.lane_queues if lane in depths]
     metrics.QUEUE_DEPTH.labels(layout.name, "lanes").set(sum(each.ready for each in there))
     unowned = sum(1 for each in there if not each.consumers)
     metrics.LANES_UNOWNED.labels(layout.name).set(unowned)
