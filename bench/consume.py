@@ -156,14 +156,14 @@ class _Timed(Worker):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._since: dict[int, float] = {}
-        hand_over = self._consumers._on_delivery  # noqa: SLF001 - measured where it comes in
+        hand_over = self._flow.consumers._on_delivery  # noqa: SLF001 - measured where it comes in
 
         def timed(delivery: Delivery) -> None:
             if not delivery.tag & 31:
                 self._since[delivery.tag] = time.perf_counter()
             hand_over(delivery)
 
-        self._consumers._on_delivery = timed  # noqa: SLF001
+        self._flow.consumers._on_delivery = timed  # noqa: SLF001
 
     def _on_settled(self, job: Job) -> None:
         super()._on_settled(job)

@@ -8,7 +8,8 @@ import time
 import structlog
 
 from fleet.amqp.connection import Link
-from fleet.amqp.consumer import OnDelivery, OnStart, Subscription
+from fleet.amqp.consumer import OnDelivery
+from fleet.amqp.subscription import OnStart, Subscription
 from topology import names
 from topology.model import ServiceLayout
 from workers.holds import Holds
@@ -122,13 +123,10 @@ class Consumers:
         layout, me = self._layout, self._settings.worker_name
         if layout.patterns:
             await self._add(names.work_queue(layout.name), is_lane=False)
-        if layout.lanes is not None:
-            kind, count = layout.lanes.type, layout.lanes.partitions
-            lanes = [names.lane(layout.name, kind, number) for number in range(count)]
-            began = time.monotonic()
-            for lane in sorted(lanes, key=lambda lane: delay_s(me, lane)):
-                await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
-                await self._add(lane, is_lane=True)
+        began = time.monotonic()
+        for lane in sorted(layout.lane_queues, key=lambda lane: delay_s(me, lane)):
+            await asyncio.sleep(began + delay_s(me, lane) - time.monotonic())
+            await self._add(lane, is_lane=True)
         self.subscribed = True
 
     async def _add(self, queue: str, *, is_lane: bool) -> None:

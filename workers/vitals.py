@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Final
 
 from fleet.amqp.connection import Link
-from fleet.amqp.consumer import Subscription
 from fleet.amqp.looks import LinkLooks
 from fleet.amqp.publisher import ConfirmedPublisher
+from fleet.amqp.subscription import Subscription
 from fleet.core.errors import StateError
 from fleet.store import lanes
 from fleet.store.watched import Watched

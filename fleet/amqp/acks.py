@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 
 
 class Wire(Protocol):

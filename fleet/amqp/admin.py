@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
     AMQPError,
@@ -18,17 +16,13 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from fleet.amqp.connection import Ring, reraise_own_cancellation
-from fleet.amqp.reasons import explain, parse
+from fleet.amqp.reasons import parse
+from fleet.amqp.ring import dial
 from fleet.core.errors import BrokerError, TopologyError
 
 Arguments = Mapping[str, str | int | bool]
 Kind = Literal["exchange", "queue"]
 T = TypeVar("T")
-
-# What it would write to stderr, the error says in one sentence.
-logging.getLogger("aiormq").addHandler(logging.NullHandler())
-
 
 _MENDING: Final = {
     "queue": "run `fleet topology migrate`, which makes that queue anew",
@@ -67,12 +61,8 @@ class Admin:
     @classmethod
     async def open(cls, url: str, *, timeout_s: float = 10.0) -> Self:
         """Connect within `timeout_s`; raises BrokerError where the broker is not to be had."""
-        ring = Ring(url)
-        try:
-            return cls(ring.at, await ring.lap(aiormq.connect, timeout_s), timeout_s)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as a Link does
-            reraise_own_cancellation(error)
-            raise explain(ring.at, error) from None
+        connection, at = await dial(url, timeout_s)
+        return cls(at, connection, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,30 +8,23 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import aiormq
 import structlog
 from aiormq.abc import AbstractConnection
-from aiormq.exceptions import AMQPError
 from yarl import URL
 
 from fleet.amqp.diverter import Diverter, Diverters, DivertingTransport
-from fleet.amqp.reasons import explain, is_final, parse
+from fleet.amqp.losses import cancelled, reraise_own_cancellation
+from fleet.amqp.reasons import explain, is_final
+from fleet.amqp.ring import Ring
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError
-from fleet.settings import addresses
 
-T = TypeVar("T")
 OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
 LOOK_S: Final = 0.25  # how often a connection that does not say it closed is looked at
-LOSSES: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.CancelledError)
-"""What a call on a lost connection or channel may raise.
-
-aiormq cancels what waits on a connection it closes, so a CancelledError belongs here; the caller
-tells it from a cancellation of its own with `asyncio.current_task().cancelling()`.
-"""
 
 log = structlog.get_logger("fleet.amqp")
 
@@ -203,51 +196,6 @@ class Link:
         if transport.reader is not None:
             self._diverters[connection] = transport.reader
         return connection
-
-
-class Ring:
-    """The addresses in `urls`, begun with any one of them, so that replicas spread over the nodes.
-
-    `at` is the one that was tried last.
-    """
-
-    def __init__(self, urls: str, choose: Callable[[int], int] = random.randrange) -> None:
-        self._urls = addresses(urls)
-        self._turn = choose(len(self._urls))
-        self.at = self._urls[self._turn]
-
-    async def lap(self, connect: Callable[[URL], Awaitable[T]], timeout_s: float) -> T:
-        """What `connect` makes of the first address that is to be had, `timeout_s` for each.
-
-        Goes on after the address that the last lap ended with. Raises what the last address
-        raised, or at once where another node would say the same: a refused password.
-        """
-        for left in reversed(range(len(self._urls))):
-            self.at = self._urls[self._turn]
-            self._turn = (self._turn + 1) % len(self._urls)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await connect(parse(self.at))
-            except (Exception, asyncio.CancelledError) as error:
-                reraise_own_cancellation(error)
-                if not left or is_final(error):
-                    raise
-        raise AssertionError("there is an address")
-
-
-def reraise_own_cancellation(error: BaseException) -> None:
-    """Raise `error` again where it is the cancellation of this very task, not aiormq's."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error
-
-
-async def cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended: now and then aiormq swallows a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=1.0)
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _done_at_once(coroutine: Coroutine[Any, Any, None]) -> bool:

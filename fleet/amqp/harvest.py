@@ -16,8 +16,8 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from fleet.amqp.acks import AckLine
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import LOOK_S, TIMEOUT_S, Depth, connected
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
 from fleet.core.errors import BrokerError, OperatorError, TopologyError
 

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import connected
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
 from fleet.core.errors import BrokerError, TopologyError
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
-from fleet.amqp.connection import LOSSES, Link, Ring, reraise_own_cancellation
+from fleet.amqp.connection import Link
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
+from fleet.amqp.ring import dial
 from fleet.core.errors import BrokerError
-
-# What it would write to stderr, the error says in one sentence.
-logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 0.5
@@ -37,11 +34,7 @@ class Depth(NamedTuple):
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[AbstractConnection]:
     """A connection for a few looks. Raises BrokerError where there is none to be had."""
-    ring = Ring(url)
-    try:
-        connection = await ring.lap(aiormq.connect, TIMEOUT_S)
-    except (AMQPError, OSError, RuntimeError, ValueError) as error:
-        raise explain(ring.at, error) from None
+    connection, _ = await dial(url, TIMEOUT_S)
     try:
         yield connection
     finally:

@@ -14,8 +14,9 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from fleet.amqp import frames
 from fleet.amqp.acks import AckLine
-from fleet.amqp.connection import LOSSES, Link, reraise_own_cancellation
-from fleet.amqp.looks import Looks, connected
+from fleet.amqp.connection import Link
+from fleet.amqp.looks import Depth, Looks, connected
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.amqp.reasons import explain
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishNacked
@@ -64,8 +65,8 @@ class Mover:
         self._publisher = publisher
         self._looks = Looks(url, connection)
 
-    async def depth(self, queue: str) -> tuple[int, int] | None:
-        """How many messages nobody holds, and how many consumers; None where there is none."""
+    async def depth(self, queue: str) -> Depth | None:
+        """What is in a queue; None where there is none."""
         return (await self._looks.depths([queue])).get(queue)
 
     async def move(
@@ -118,7 +119,8 @@ class Mover:
                 )
 
     async def _ready(self, queue: str) -> int:
-        return (await self.depth(queue) or (0, 0))[0]
+        depth = await self.depth(queue)
+        return depth.ready if depth else 0
 
     async def _send(
         self, passage: _Passage, arrived: DeliveredMessage, way: Callable[[Message], Way]

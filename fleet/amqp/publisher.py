@@ -16,7 +16,8 @@ from aiormq.abc import AbstractConnection
 from fleet.amqp import frames
 from fleet.amqp.access import refusal
 from fleet.amqp.confirms import ConfirmChannel, Settled, open_channel
-from fleet.amqp.connection import Link, cancelled, reraise_own_cancellation
+from fleet.amqp.connection import Link
+from fleet.amqp.losses import cancelled, reraise_own_cancellation
 from fleet.amqp.session import Session
 from fleet.core.backoff import backoff
 from fleet.core.errors import BrokerError, DataError, PublishError, PublishUnknown

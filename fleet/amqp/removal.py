@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import connected
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
 
 

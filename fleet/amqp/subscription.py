@@ -1,27 +1,25 @@
-"""A subscription that hands deliveries over and starts anew whenever it ends."""
+"""A subscription: one consumer after the other on a queue, for as long as it is wanted."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractConnection
 
 from fleet.amqp.access import refusal
-from fleet.amqp.acks import AckLine
-from fleet.amqp.connection import LOSSES, Link, cancelled, reraise_own_cancellation
-from fleet.amqp.delivery import Delivery, Origin
+from fleet.amqp.connection import Link
+from fleet.amqp.consumer import RPC_TIMEOUT_S, Consumer, OnDelivery
+from fleet.amqp.delivery import Origin
+from fleet.amqp.losses import LOSSES, cancelled, reraise_own_cancellation
 from fleet.core.backoff import backoff
 
-OnDelivery = Callable[[Delivery], None]
 OnStart = Callable[[str], None]
 
-RPC_TIMEOUT_S: Final = 10.0
 SILENCE_S: Final = 15.0
 PROVED_S: Final = 10.0
 """How long a consumer must have stood for the next one to be tried without waiting longer."""
@@ -60,34 +58,39 @@ class Subscription:
         self._on_start = on_start
         self._silence_s = silence_s
         self._task: asyncio.Task[None] | None = None
-        self._intake: _Intake | None = None
+        self._consumer: Consumer | None = None
         self._draining = False
         self._changing = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._wanted.set()
-        self._delivered = 0
+        self._came = 0
         self._stood_at = time.monotonic()
 
     @property
     def delivered(self) -> int:
         """How many deliveries came, over all its consumers."""
-        return self._delivered + (self._intake.count if self._intake else 0)
+        return self._came + (self._consumer.came if self._consumer else 0)
 
     @property
     def in_hand(self) -> int:
         """How many of the present consumer's deliveries are not settled."""
-        return self._intake.count - self._intake.line.settled if self._intake else 0
+        return self._consumer.in_hand if self._consumer else 0
 
     @property
     def is_consuming(self) -> bool:
         """Whether the broker has confirmed the present consumer."""
-        intake = self._intake
-        return intake is not None and intake.stands and not intake.ended.is_set()
+        consumer = self._consumer
+        return consumer is not None and consumer.stands and not consumer.ended.is_set()
 
     @property
     def away_s(self) -> float:
         """How long there has been no consumer; 0 while there is one."""
         return 0.0 if self.is_consuming else time.monotonic() - self._stood_at
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it takes nothing because it was told so."""
+        return not self._wanted.is_set()
 
     def start(self) -> asyncio.Task[None]:
         """Begin to consume, as soon as the link is up, and for as long as `stop` is not called.
@@ -97,10 +100,15 @@ class Subscription:
         self._task = asyncio.create_task(self._run(), name=f"consume {self.queue}")
         return self._task
 
+    async def stop(self) -> None:
+        """Close the channel: what was not settled goes back to the queue."""
+        if self._task is not None:
+            await cancelled(self._task)
+
     def restart(self) -> None:
         """Give up the present channel: what is unsettled goes back and comes again, in order."""
-        if self._intake is not None:
-            self._intake.ended.set()
+        if self._consumer is not None:
+            self._consumer.ended.set()
 
     async def cancel(self) -> None:
         """Take no more deliveries; those in our hands can still be settled.
@@ -113,11 +121,6 @@ class Subscription:
             return
         async with self._changing:
             await self._cancel()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it takes nothing because it was told so."""
-        return not self._wanted.is_set()
 
     async def pause(self) -> None:
         """Take no more deliveries until `resume`.
@@ -134,39 +137,38 @@ class Subscription:
 
     async def resume(self) -> None:
         """Take deliveries again after a pause."""
-        is_new = not self._wanted.is_set()
+        is_new = self.is_paused
         self._wanted.set()
         if is_new:
             self._stood_at = time.monotonic()
         async with self._changing:
-            intake = self._intake
-            if is_new and intake is not None and intake.cancelled:
-                await self._renew(intake)
+            consumer = self._consumer
+            if is_new and consumer is not None and consumer.is_cancelled:
+                await self._renew(consumer)
 
     async def resize(self, prefetch: int) -> None:
         """Have at most `prefetch` in hand from now on; what is there stays until it is settled.
 
-        The broker gives a limit to new consumers only (3.10 to 4.3, measured), so another follows
-        on the same channel, and then the one before is cancelled. In a lane that would hand the
-        lane on; there the limit is the next consumer's.
+        Another consumer follows on the same channel, and then the one before is cancelled. In a
+        lane that would hand the lane on; there the limit is the next consumer's.
         """
         self.prefetch = prefetch
         async with self._changing:
-            intake = self._intake
-            if intake is None or self.origin.is_lane or not self.is_consuming:
+            consumer = self._consumer
+            if consumer is None or self.origin.is_lane or not self.is_consuming:
                 return
-            before = intake.tag
-            if await self._renew(intake):
-                await self._give_up(intake, before)
+            before = consumer.tag
+            if await self._renew(consumer):
+                await self._give_up(consumer, before)
 
-    async def _renew(self, intake: _Intake) -> bool:
+    async def _renew(self, consumer: Consumer) -> bool:
         """Consume anew on the channel, if that is still wanted; whether it was done."""
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
-                await intake.channel.basic_qos(prefetch_count=self.prefetch)
+                await consumer.limit(self.prefetch)
                 if self._draining or self.is_paused:
                     return False
-                await intake.consume()
+                await consumer.consume()
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.restart()
@@ -174,24 +176,18 @@ class Subscription:
         return True
 
     async def _cancel(self) -> None:
-        intake = self._intake
-        if intake is None or intake.cancelled or intake.ended.is_set():
+        consumer = self._consumer
+        if consumer is None or consumer.is_cancelled or consumer.ended.is_set():
             return
-        intake.cancelled, intake.stands = True, False
-        await self._give_up(intake, intake.tag)
+        consumer.is_cancelled, consumer.stands = True, False
+        await self._give_up(consumer, consumer.tag)
 
-    async def _give_up(self, intake: _Intake, tag: str) -> None:
+    async def _give_up(self, consumer: Consumer, tag: str) -> None:
         try:
-            async with asyncio.timeout(RPC_TIMEOUT_S):
-                await intake.channel.basic_cancel(tag)
+            await consumer.cancel(tag)
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.restart()
-
-    async def stop(self) -> None:
-        """Close the channel: what was not settled goes back to the queue."""
-        if self._task is not None:
-            await cancelled(self._task)
 
     async def _run(self) -> None:
         delays = backoff(random.uniform, first=0.2, cap=15.0)
@@ -213,96 +209,27 @@ class Subscription:
             await asyncio.sleep(next(delays))
 
     async def _consume(self, connection: AbstractConnection) -> None:
+        """Have a consumer until it is over; raises what it ended by."""
         async with asyncio.timeout(RPC_TIMEOUT_S):
             channel = await connection.channel(publisher_confirms=False)
-        intake = _Intake(channel, self.origin, self._on_delivery)
+        consumer = Consumer(channel, self.origin, self._on_delivery)
         diverter = self._link.diverter(connection)
-        diverter.divert(channel.number, intake.take)
+        diverter.divert(channel.number, consumer.take)
         try:
             async with asyncio.timeout(RPC_TIMEOUT_S):
-                await channel.basic_qos(prefetch_count=self.prefetch)
+                await consumer.limit(self.prefetch)
                 if self._on_start is not None:
                     self._on_start(self.queue)
-                self._intake = intake
-                await intake.consume()
+                self._consumer = consumer
+                await consumer.consume()
             if self._draining or self.is_paused:
                 return  # what began meanwhile has nothing to wait for here
-            await self._watch(connection, intake)
+            await consumer.over(self._link.lost(connection), self._silence_s)
         finally:
-            intake.line.close()
-            if intake.stands:
+            consumer.line.close()
+            if consumer.stands:
                 self._stood_at = time.monotonic()
-            self._delivered += intake.count
-            self._intake = None
-            await _close(channel)
-            diverter.restore(channel.number, intake.take)
-
-    async def _watch(self, connection: AbstractConnection, intake: _Intake) -> None:
-        """Return when the consumer is over, or silent for long; raise when its channel is closed.
-
-        Silence may be a black hole: a queue deleted and declared again in a moment keeps our
-        consumer on its books and gives it messages that never come (3.10, measured), and no count
-        that AMQP shows tells that from an empty queue. Starting anew costs next to nothing and
-        hands back what was swallowed.
-        """
-        closing = intake.channel.closing
-        ended = asyncio.ensure_future(intake.ended.wait())
-        lost = asyncio.ensure_future(self._link.lost(connection))
-        try:
-            done: set[asyncio.Future[Any]] = set()
-            while not done:
-                seen = intake.count
-                done, _ = await asyncio.wait(
-                    {closing, ended, lost},
-                    timeout=random.uniform(0.8, 1.2) * self._silence_s,  # noqa: S311 - jitter
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if not done and intake.count == seen and not intake.line.holds(seen):
-                    return
-            if closing in done and not closing.cancelled():
-                closing.result()
-        finally:
-            ended.cancel()
-            lost.cancel()
-
-
-class _Intake:
-    """One consumer on one channel: turns what comes by it into deliveries."""
-
-    def __init__(self, channel: AbstractChannel, origin: Origin, hand_over: OnDelivery) -> None:
-        self.channel = channel
-        self.line = AckLine(channel)
-        self.tag = ""
-        self.cancelled = self.stands = False
-        self.ended = asyncio.Event()
-        self.count = 0
-        self._origin = origin
-        self._hand_over = hand_over
-
-    async def consume(self) -> None:
-        self.tag, self.cancelled = f"fleet.{uuid.uuid4().hex}", False
-        self.channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        await self.channel.basic_consume(self._origin.queue, _never, consumer_tag=self.tag)
-        self.stands = not self.cancelled
-
-    def take(self, tag: int, body: bytes, table: bytes, *, redelivered: bool) -> None:
-        self.count += 1
-        self._hand_over(
-            Delivery(self.line, tag, self._origin, body, table, redelivered=redelivered)
-        )
-
-    def _on_cancel(self, _frame: object) -> None:
-        self.ended.set()
-
-
-async def _never(_message: DeliveredMessage) -> None:
-    """Stand in for the callback that aiormq asks for; deliveries do not reach it."""
-
-
-async def _close(channel: AbstractChannel) -> None:
-    closing = asyncio.ensure_future(channel.close())
-    await asyncio.wait([closing], timeout=RPC_TIMEOUT_S)
-    if not closing.done():
-        closing.cancel()
-    elif not closing.cancelled():
-        closing.exception()
+            self._came += consumer.came
+            self._consumer = None
+            await consumer.close()
+            diverter.restore(channel.number, consumer.take)

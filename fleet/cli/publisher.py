@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from fleet.amqp.connection import Link
-from fleet.amqp.presence import require
+from fleet.amqp.exchanges import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.cli.tracing import bridge_traces
 from fleet.doctor import start as at_start

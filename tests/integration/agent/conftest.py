@@ -101,7 +101,7 @@ class Fleet:
 
     def modes(self) -> set[str]:
         """The modes that the replicas are in now."""
-        return {worker._pool.app.watch.standing.mode for worker in self._workers}
+        return {worker._flow.pool.app.watch.standing.mode for worker in self._workers}
 
     async def replace_worker(self, name: str) -> None:
         """Drain the workers that run, and start one in their place."""

@@ -13,8 +13,8 @@ from aiormq.abc import AbstractConnection
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
+from fleet.amqp.exchanges import require
 from fleet.amqp.looks import open_looks
-from fleet.amqp.presence import require
 from fleet.core.errors import BrokerError, TopologyError
 
 DEADLINE_S = 30

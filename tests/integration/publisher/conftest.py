@@ -19,7 +19,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from fleet.amqp.admin import Admin
 from fleet.amqp.connection import Link
-from fleet.amqp.presence import require
+from fleet.amqp.exchanges import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.store import audit, bridge, cursors
 from fleet.store.api import Tx

@@ -38,9 +38,10 @@ from tests.waiting import until
 from topology import names
 from topology.model import Arguments, Lanes, Limits, Plan
 from topology.plan import plan
+from workers.fed import check_fed
 from workers.registry import Service
 from workers.settings import WorkerSettings
-from workers.worker import Worker, check_fed
+from workers.worker import Worker
 
 ROOT = Path(__file__).parents[3]
 MODULE = """

@@ -303,7 +303,7 @@ async def test_suspects_that_never_ran_are_not_blamed(bench: Any, service: Servi
     await bench.until(lambda: worker.consuming)
     for _ in range(5):
         await asyncio.sleep(0.4)
-        for subscription in worker._consumers.all.values():
+        for subscription in worker._flow.consumers.all.values():
             subscription.restart()
     gate.set()
     assert set((await bench.settled(service, events)).values()) == {"done"}

@@ -107,8 +107,8 @@ async def test_an_idle_worker_stays_ready(bench: Any, service: Service):
 
         async def anew_three_times() -> bool:
             answers.add((await health.ready())[0])
-            intake = worker._consumers.all[queue]._intake
-            tags.add(intake.tag if intake else "")
+            consumer = worker._flow.consumers.all[queue]._consumer
+            tags.add(consumer.tag if consumer else "")
             return len(tags - {""}) > 3
 
         await bench.until(anew_three_times)
@@ -159,7 +159,7 @@ async def test_a_backlog_of_which_nothing_comes_is_a_reason(
     await bench.lay_out(service)
     worker = await bench.start(service, prefetch=1)
     # The broker sends one at a time; this worker believes that it has room for more.
-    worker._consumers.all[names.work_queue(service.name)].prefetch = 100
+    worker._flow.consumers.all[names.work_queue(service.name)].prefetch = 100
     async with asked(bench, worker) as health:
         await health.until_ready()
         for _ in range(3):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fleet.store import lanes
+from fleet.store import KeyState, Settled, Tx, batch, lanes
 from topology import names
 from topology.model import Lanes
 from workers.context import Context
@@ -129,6 +129,44 @@ async def test_a_worker_whose_lane_was_taken_writes_nothing(bench: Any, ticks: A
     await bench.settled(service, [event])
     assert order["P0/USD"] == [0, 0]
     assert await states(bench, service) == {"P0/USD": [0]}
+
+
+async def test_what_the_last_owner_commits_as_its_lane_is_taken_is_not_handled_again(
+    bench: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """A tick that is in both hands: the new owner has the state that it left, and it but once.
+
+    So a lane is taken before its ticks are looked up in the journal.
+    """
+    service, order = ticks
+    await bench.lay_out(service)
+    first, second = (tick(bench, "P0/USD", number) for number in range(2))
+    queue = names.lane(service.name, "market.tick", names.partition("P0/USD", 16))
+    epoch, _ = await bench.store.run(lambda tx: lanes.take(tx, service.name, queue, "the last"))
+    last = Settled(
+        service=service.name,
+        event_id=first.event_id,
+        outcome="done",
+        attempt=1,
+        worker="the last",
+        at_ms=first.ts,
+        states=(KeyState("P0/USD", 1, msgspec.json.encode(Seen((0,)))),),
+        lane=queue,
+        epoch=epoch,
+    )
+    take = lanes.take
+
+    def take_behind(tx: Tx, service: str, lane: str, owner: str) -> tuple[int, list[KeyState]]:
+        batch.commit(tx, [last])
+        return take(tx, service, lane, owner)
+
+    monkeypatch.setattr(lanes, "take", take_behind)
+    await bench.start(service)
+    for event in (first, second):
+        await bench.publish(event)
+    await bench.settled(service, [second])
+    assert order["P0/USD"] == [1]
+    assert await states(bench, service) == {"P0/USD": [0, 1]}
 
 
 async def test_a_failing_tick_is_parked_and_never_retried(bench: Any, service: Service):

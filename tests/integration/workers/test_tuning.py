@@ -62,7 +62,7 @@ async def test_prefetch_follows_the_handlers_and_nothing_comes_twice(bench: Any,
 
     await bench.lay_out(service)
     worker = await bench.start(service, prefetch="auto", concurrency=4)
-    consumers = worker._consumers
+    consumers = worker._flow.consumers
     assert consumers.prefetch == 8
     await publish(bench, 300)
     await bench.until(lambda: consumers.prefetch == AUTO_MOST)
@@ -88,7 +88,7 @@ async def test_a_pause_in_the_midst_of_a_change_holds(bench: Any, service: Servi
 
     await bench.lay_out(service)
     worker = await bench.start(service)
-    (work,) = worker._consumers.all.values()
+    (work,) = worker._flow.consumers.all.values()
     publishing = asyncio.create_task(publish(bench, 400))
     for number in range(20):
         await asyncio.gather(work.resize(10 + number), work.pause(), work.resize(30), work.resume())

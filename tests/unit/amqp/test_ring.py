@@ -8,7 +8,7 @@ import pytest
 from aiormq.exceptions import AuthenticationError
 from yarl import URL
 
-from fleet.amqp.connection import Ring
+from fleet.amqp.ring import Ring
 
 NODES = "amqp://one/,amqp://two/,amqp://three/"
 

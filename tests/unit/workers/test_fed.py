@@ -15,9 +15,10 @@ from fleet.store.lane_moves import LaneMove
 from fleet.store.watched import Watched
 from topology.model import Lanes
 from workers.context import Context
+from workers.fed import check_fed
 from workers.registry import Service
 from workers.settings import WorkerSettings
-from workers.worker import Worker, check_fed
+from workers.worker import Worker
 
 T = TypeVar("T")
 
