@@ -20,8 +20,8 @@ from aiormq.exceptions import (
 )
 from pamqp import commands
 
-from fleet.amqp.connection import LOSSES, reraise_own_cancellation
 from fleet.amqp.looks import connected
+from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
 
 TIMEOUT_S: Final = 10.0

@@ -26,7 +26,7 @@ from fleet.store import archive, ledger, paper, positions
 from fleet.store.archive import Intervention
 from fleet.store.positions import Position
 from replay.place import Place
-from replay.run import open_publisher
+from replay.sending import open_publisher
 from topology import names
 
 TYPE = "order.close_requested"

@@ -14,7 +14,7 @@ import msgspec
 
 from fleet import clock
 from fleet.amqp.connection import Link
-from fleet.amqp.presence import require
+from fleet.amqp.exchanges import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.cli import failed_options, failed_shown, stored
 from fleet.core.envelope import event_headers

@@ -68,7 +68,7 @@ async def test_an_operator_closes_one_position(agents: Any) -> None:
     assert [(one["action"], one["note"]) for one in said] == [("close", "too hot")]
 
     (worker,) = agents._workers
-    stranger = await _open(worker._pool.app, agents, "ETH/USDT")
+    stranger = await _open(worker._flow.pool.app, agents, "ETH/USDT")
     assert agents.venue() == {"ETH/USDT": "long"}
     words = ("close", stranger, "--unbooked", *why, "--json")
     asked = json.loads(await effects(agents, *words))
