@@ -9,7 +9,7 @@ from agent.wire import ClosedPosition
 from fleet import clock
 from fleet.core.decision import Ack, Decision, Postpone
 from fleet.core.errors import DataError, PermanentError, RefusedError
-from fleet.core.payloads import CloseRequested
+from fleet.core.payloads import CloseRequested, OrderRequested
 from fleet.store import positions
 from fleet.store.api import Tx
 from fleet.store.positions import Position
@@ -43,16 +43,19 @@ async def on_close(ctx: Context, wish: CloseRequested) -> Decision:
     return Ack()
 
 
-async def close(desk: Desk, held: Position, ctx: Context) -> None:
+async def close(
+    desk: Desk, held: Position, ctx: Context, order: OrderRequested | None = None
+) -> None:
     """Close a position; one that is closing already is closed again, which changes nothing.
 
+    `order` is what it makes room for, if anything.
     Raises what the venue's `close` raises, and NotNowError while its breaker is open. A refusal
     is told at once: nobody else would close it.
     """
     key, now_ms = held.key, ctx.now_ms
     await desk.store.run(lambda tx: positions.closing(tx, key, now_ms))
     try:
-        closed = await _closed(desk, held.venue_id, ctx)
+        closed = await _closed(desk, held.venue_id, ctx, order)
     except PermanentError as error:
         detail = f"{held.pair} {held.direction} ({held.venue_id}, key {key}): {error}"
         await desk.alert(ctx, "close_refused", key=key, detail=detail)
@@ -88,10 +91,12 @@ async def _close_unbooked(desk: Desk, wish: CloseRequested, ctx: Context) -> Dec
     return Ack()
 
 
-async def _closed(desk: Desk, venue_id: str, ctx: Context) -> ClosedPosition | None:
+async def _closed(
+    desk: Desk, venue_id: str, ctx: Context, order: OrderRequested | None = None
+) -> ClosedPosition | None:
     """What closing it gained; None where the venue does not know it, and its list agrees."""
     async with desk.guard.call(ctx.effecting.holder, max(ctx.now_ms, clock.now_ms())):
-        closed = await desk.venue.close(venue_id)
+        closed = await desk.venue.close(venue_id, order)
     # Its list must agree before the book forgets a position.
     if closed is None and venue_id in {one.position_id for one in await listed(desk.venue)}:
         raise RefusedError(f"the venue lists {venue_id} and will not close it")

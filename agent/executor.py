@@ -73,7 +73,7 @@ async def _carry_out(ctx: Context, known: Known) -> Decision:
                 case to.Look():
                     known = _with(known, listed=await listed(ctx.app.venue))
                 case to.Close(position=held):
-                    await close(ctx.app, held, ctx)
+                    await close(ctx.app, held, ctx, known.order)
                     known = _with(known, held=None)
                 case to.Reserve():
                     known = await _reserve(ctx, known)

@@ -20,7 +20,7 @@ from fleet.store.paper import PaperPosition
 class PaperVenue:
     """A venue in the store: the same calls and the same promises, and no money.
 
-    Prices are the last of the lanes of `service`; a pair without one fills at its order's price.
+    Prices are the last of the lanes of `service`, or its order's where that is newer.
     Like the platform it opens a key once, and closes a position once.
     """
 
@@ -41,16 +41,18 @@ class PaperVenue:
         """
         return await self._store.run(lambda tx: self._open(tx, order))
 
-    async def close(self, position_id: str) -> ClosedPosition | None:
+    async def close(
+        self, position_id: str, order: OrderRequested | None = None
+    ) -> ClosedPosition | None:
         """Close a position at the last price: what it gained, now or before; None: unknown."""
-        return await self._store.run(lambda tx: self._close(tx, position_id))
+        return await self._store.run(lambda tx: self._close(tx, position_id, order))
 
     def _open(self, tx: Tx, order: OrderRequested) -> Opened:
         position_id = f"paper_{order.key}"
         known = paper.get(tx, self._account, position_id)
         if known is not None:
             return Opened(_told(known), again=True)
-        price = last_price(tx, self._service, order.pair) or order.price
+        price = last_price(tx, self._service, order.pair, order)
         if price is None:
             raise RefusedError(f"there is no price for {order.pair} yet")
         fresh = PaperPosition(
@@ -67,12 +69,14 @@ class PaperVenue:
         paper.put(tx, fresh)
         return Opened(_told(fresh), again=False)
 
-    def _close(self, tx: Tx, position_id: str) -> ClosedPosition | None:
+    def _close(
+        self, tx: Tx, position_id: str, order: OrderRequested | None
+    ) -> ClosedPosition | None:
         held = paper.get(tx, self._account, position_id)
         if held is None:
             return None
         if not held.closed_ms:
-            price = last_price(tx, self._service, held.pair) or held.entry_price
+            price = last_price(tx, self._service, held.pair, order) or held.entry_price
             gained = profit(held.direction, held.size, held.leverage, held.entry_price, price)
             held = msgspec.structs.replace(
                 held, exit_price=price, pnl=gained, closed_ms=clock.now_ms()

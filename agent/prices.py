@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from agent.strategy import Window
+from fleet.core.payloads import OrderRequested
 from fleet.store import lanes
 from fleet.store.api import Tx
 from fleet.store.positions import Position
@@ -16,11 +17,18 @@ USDC: Final = Decimal("0.000001")
 EXACT: Final = Context(prec=60)
 
 
-def last_price(tx: Tx, service: str, pair: str) -> Decimal | None:
-    """The last price that the lanes of `service` have of a pair; None where they have none."""
+def last_price(
+    tx: Tx, service: str, pair: str, order: OrderRequested | None = None
+) -> Decimal | None:
+    """The last price that the lanes of `service` have of a pair; None where they have none.
+
+    An order may be here before the tick that led to it is committed: then its own is the last.
+    """
     kept = lanes.state_of(tx, service, pair)
-    window = msgspec.json.decode(kept.body, type=Window) if kept else None
-    return window.prices[-1] if window and window.prices else None
+    window = msgspec.json.decode(kept.body, type=Window) if kept else Window()
+    if order is not None and order.timestamp_ms > window.last_ms and (order.price or 0) > 0:
+        return order.price
+    return window.prices[-1] if window.prices else None
 
 
 def profit(

@@ -51,8 +51,13 @@ class VenueApi(Protocol):
         """Open a position under the order's key, or what was opened under that key before."""
         ...
 
-    async def close(self, position_id: str) -> ClosedPosition | None:
-        """Close a position, once: what that gained, now or before. None: no such position."""
+    async def close(
+        self, position_id: str, order: OrderRequested | None = None
+    ) -> ClosedPosition | None:
+        """Close a position, once: what that gained, now or before. None: no such position.
+
+        `order` is what it makes room for; only paper needs to know.
+        """
         ...
 
 
@@ -150,7 +155,11 @@ class Venue:
         wire.read(wire.original(reply.body, TRADE) if again else reply.body, OrderTaken, TRADE)
         return Opened(None, again)
 
-    async def close(self, position_id: str) -> ClosedPosition | None:
+    async def close(
+        self,
+        position_id: str,
+        order: OrderRequested | None = None,  # noqa: ARG002 - the venue has a price of its own
+    ) -> ClosedPosition | None:
         """Close a position, once: what that gained, now or before. None: no such position."""
         request = {"position_id": position_id}
         keyed = {"Idempotency-Key": close_key(position_id)}

@@ -173,7 +173,7 @@ async def test_a_refused_closing_is_told_and_a_replay_of_it_closes(
     (bad, good) = await at.desk.venue.positions()
     honest = at.desk.venue.close
 
-    async def refuse(position_id: str) -> Any:
+    async def refuse(position_id: str, _: Any) -> Any:
         if position_id == bad.position_id:
             raise RefusedError("/api/trade/close answered 403: the market is halted")
         return await honest(position_id)
@@ -204,7 +204,7 @@ async def test_a_closing_that_died_is_noticed_once_the_venue_has_no_such_positio
     await at.run(event)
     (made,) = await at.desk.venue.positions()
 
-    async def refuse(_: str) -> Any:
+    async def refuse(*_: Any) -> Any:
         raise RefusedError("no")
 
     await shut(at)

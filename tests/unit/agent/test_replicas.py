@@ -101,7 +101,7 @@ class Platform:
         """Open under the order's key."""
         return await Call(lambda: self._open(order), is_write=True)
 
-    async def close(self, position_id: str) -> ClosedPosition | None:
+    async def close(self, position_id: str, _: Any = None) -> ClosedPosition | None:
         """Close one."""
         return await Call(lambda: self._close(position_id), is_write=True)
 

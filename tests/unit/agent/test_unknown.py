@@ -130,7 +130,7 @@ async def test_a_shutdown_in_the_middle_of_a_flip_opens_nothing(
     await at.trade(BTC, "long")
     venue, close = at.desk.venue, at.desk.venue.close
 
-    async def slowly(position_id: str) -> Any:
+    async def slowly(position_id: str, _: Any) -> Any:
         closed = await close(position_id)
         at.desk.watch.state = AgentState(Standing("shutdown", "the drawdown", at.now))
         return closed

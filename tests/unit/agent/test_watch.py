@@ -90,7 +90,7 @@ async def test_a_second_shutdown_asks_again_for_what_the_first_could_not_close(
     at = await office()
     await at.trade(BTC, "long")
 
-    async def refuse(_: str) -> Any:
+    async def refuse(*_: Any) -> Any:
         raise RefusedError("not now, not ever")
 
     async def say(mode: str, later_ms: int) -> None:
