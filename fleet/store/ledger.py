@@ -64,9 +64,9 @@ def _accounts(tx: Tx, found: Sequence[Effect]) -> list[Account]:
 def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_ms: int) -> Effect:
     """Say what became of an effect; as it is afterwards.
 
-    What is failed gives its place in the book back. Raises SettingsError, and changes nothing,
-    where there is none, it is done (that is a fact), it has this state already, or a worker has it
-    in its hands.
+    What is failed gives its place in the book back, and gained nothing. Raises SettingsError, and
+    changes nothing, where there is none, it is done (that is a fact), it has this state already, or
+    a worker has it in its hands.
     """
     old = effects.get(tx, key)
     if old is None:
@@ -88,6 +88,7 @@ def resolve(tx: Tx, key: str, ending: Ending, *, note: str, operator: str, now_m
     archive.note(tx, [done])
     if ending == "failed":
         positions.release(tx, key)
+        positions.told(tx, key, Decimal(0), None, now_ms)
     return effects.find(tx, [key])[key]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from agent import state
 from agent.modes import DRAWDOWN
+from agent.orders import RESEND_MS
 from agent.world.reconcile import ASKED_MS, STUCK_MS
 from fleet.core.decision import Ack, Fail
 from fleet.core.errors import RefusedError, SettingsError
@@ -161,6 +162,29 @@ async def test_an_operator_says_what_it_gained(office: Any, store: Store) -> Non
     assert (await store.read(lambda tx: equity.get(tx, AGENT))).realised == Decimal("-3.20")
     rows = await store.read(lambda tx: tx.query("SELECT operator, action FROM interventions"))
     assert rows == [("ada", "settle")]
+
+
+async def test_an_order_that_an_operator_calls_failed_leaves_nothing_in_the_book(
+    office: Any, store: Store
+) -> None:
+    """Reserved: its place is free. Given up after the venue's day: nothing is presumed any more."""
+    at = await office(faults="errors=1", agent={"max_drawdown": 1, "max_positions": 1})
+    kept, old = at.wish(BTC, "long"), at.wish(ETH, "long")
+
+    async def say_failed(event: Any) -> None:
+        how: dict[str, Any] = {"note": "asked support", "operator": "ada", "now_ms": at.now + 10**9}
+        await store.run(lambda tx: ledger.resolve(tx, event.payload["key"], "failed", **how))
+
+    await at.run(kept)
+    assert await at.book() == {BTC: ("long", "reserved")}
+    await say_failed(kept)
+    assert await at.book() == {}
+    await at.run(old)
+    at.sandbox._faults._rates["errors"] = 0.0
+    assert isinstance(await at.run(old, attempt=2, at=at.now + RESEND_MS + 60_000), Fail)
+    assert (await at.place(old)).presumed == 50
+    await say_failed(old)
+    assert ((await at.place(old)).presumed, (await at.place(old)).pnl) == (None, 0)
 
 
 async def test_a_refused_closing_is_told_and_a_replay_of_it_closes(

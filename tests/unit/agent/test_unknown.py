@@ -231,6 +231,7 @@ async def test_an_old_unknown_order_is_never_sent_again(office: Any) -> None:
     assert (await at.effect(event)).state == "unknown"
     assert at.done() == {}
     assert await at.book() == {}
+    assert (await at.place(event)).presumed == 50
     later = at.now + RESEND_MS + 120_000
     assert (await at.run(event, replay=1, at=later)).skipped == "spent"
 
@@ -301,6 +302,7 @@ async def test_an_id_under_a_key_whose_position_is_closed_is_a_spent_minute(offi
     await at.desk.venue.close(made.position_id)
     assert (await at.run(event)).skipped == "spent"
     assert await at.book() == {}
+    assert (await at.place(event)).presumed == 50, "what it gained nobody can tell"
 
 
 async def test_a_position_that_is_not_as_ordered_is_left_to_a_person(
