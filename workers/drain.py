@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from fleet import clock
+from fleet.amqp.delivery import Delivery
 from fleet.core.decision import Postpone
 from fleet.core.errors import StateError
 from fleet.store import effects
@@ -47,6 +48,7 @@ class Drain:
         self._pool = pool
         self._settler = settler
         self._grace_s = grace_s
+        self._handed_back = 0
 
     async def run(self) -> int:
         """Take nothing more, and return once nothing runs; how many were handed back.
@@ -54,31 +56,26 @@ class Drain:
         What still runs when the grace is over comes again once its channel is closed.
         """
         await self._consumers.cancel()
-        handed_back = 0
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._intake.stop()
-                handed_back = await self._hand_back()
+                await self._hand_back()
                 await self._pool.idle()
                 await self._settler.drained()
         except TimeoutError:
             log.warning("the grace is over; what still runs comes again")
-            handed_back += await self._hand_back()
-        return handed_back
+            await self._hand_back()
+        return self._handed_back
 
-    async def _hand_back(self) -> int:
-        """Nack them; a lane's go back in order when its channel closes, not before newer."""
+    async def _hand_back(self) -> None:
         jobs = self._pool.waiting()
         waiting = [*self._intake.waiting(), *(job.delivery for job in jobs)]
-        nacked = [delivery for delivery in waiting if not delivery.origin.is_lane]
+        self._handed_back += len(waiting)
         try:
             await self._let_go(jobs)
-        finally:
-            for delivery in nacked:
-                delivery.give_back()
-        for line in {delivery.line for delivery in nacked}:
-            await line.flush()
-        return len(waiting)
+        finally:  # also where the grace ends amid it
+            # A lane's go back in order when its channel closes: now they would come behind newer.
+            await _nack([delivery for delivery in waiting if not delivery.origin.is_lane])
 
     async def _let_go(self, jobs: Sequence[Job]) -> None:
         """Say that these did not touch their effects: whoever has them next need not wait or ask.
@@ -92,3 +89,11 @@ class Drain:
         with suppress(StateError, TimeoutError):  # then the hold runs out by itself
             async with asyncio.timeout(LET_GO_S):
                 await self._store.run(lambda tx: effects.settle(tx, results))
+
+
+async def _nack(deliveries: Sequence[Delivery]) -> None:
+    """Give these back to their queues, at once."""
+    for delivery in deliveries:
+        delivery.give_back()
+    for line in {delivery.line for delivery in deliveries}:
+        await line.flush()

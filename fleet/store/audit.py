@@ -51,12 +51,6 @@ def outcomes(tx: Tx, service: str) -> dict[str, int]:
     return dict(tx.query(sql, (service,)))
 
 
-def by_worker(tx: Tx, service: str) -> dict[str, int]:
-    """How many deliveries of the service each worker brought to an end."""
-    sql = "SELECT worker, count(*) FROM journal WHERE service = ? GROUP BY worker"
-    return dict(tx.query(sql, (service,)))
-
-
 def effects(tx: Tx) -> dict[str, dict[str, int]]:
     """How many effects there are of each kind in each state; those on paper are a kind apart."""
     found: dict[str, dict[str, int]] = {}

@@ -205,13 +205,6 @@ def live(tx: Tx) -> list[Position]:
     return _positions(tx.query(f"{_SELECT} WHERE {_LIVE} ORDER BY ts_ms, position_key"))
 
 
-def of_pair(tx: Tx, agent: str, pair: str) -> Position | None:
-    """The one that takes the pair's place, if any."""
-    where = f" WHERE agent = ? AND pair = ? AND {_LIVE}"
-    found = _positions(tx.query(_SELECT + where, (agent, pair)))
-    return found[0] if found else None
-
-
 def _refusal(tx: Tx, position: Position, max_open: int) -> Reason | None:
     newest = tx.query(
         "SELECT max(ts_ms) FROM positions WHERE agent = ? AND pair = ? AND position_key <> ?"

@@ -78,9 +78,9 @@ async def test_effects_that_were_only_reserved_go_on_elsewhere_at_once(
         await bench.publish(event)
     first = await bench.start(service, concurrency=1, prefetch=50)
     await leaving.wait()
-    await bench.until(lambda: len(first._pool._work._queue) == 19)
+    await bench.until(lambda: len(first._flow.pool._work._queue) == 19)
     stopping = asyncio.create_task(bench.stop(first))
-    await bench.until(lambda: not first._pool._work._queue)
+    await bench.until(lambda: not first._flow.pool._work._queue)
     gate.set()
     await stopping
     await bench.start(service)

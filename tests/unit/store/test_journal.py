@@ -145,4 +145,3 @@ async def test_the_audit_reads_pages_in_order(store: Store, done: Done) -> None:
     pages = [page async for page in audit.entries(store, "svc", limit=4)]
     assert [row.event_id for page in pages for row in page] == [*ids, "E900"]
     assert await store.read(lambda tx: audit.outcomes(tx, "svc")) == {"done": 25, "failed": 1}
-    assert await store.read(lambda tx: audit.by_worker(tx, "svc")) == {"worker-1": 25, "w2": 1}

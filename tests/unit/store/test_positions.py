@@ -34,8 +34,7 @@ async def test_a_position_from_order_to_close(store: Store) -> None:
     """Each step is in the book; money comes back as the decimal that went in."""
     assert await store.run(reserve(order("k"))) == Reserved(order("k"))
     await store.run(lambda tx: positions.opened(tx, "k", "v1", Decimal("60000.010"), 5))
-    held = await store.read(lambda tx: positions.of_pair(tx, "agent", "BTC"))
-    assert held is not None
+    (held,) = await store.read(lambda tx: positions.open_positions(tx, "agent"))
     assert (held.state, held.venue_id, str(held.entry_price)) == ("open", "v1", "60000.010")
     assert await store.run(lambda tx: positions.closing(tx, "k", 7))
     await store.run(lambda tx: positions.closed(tx, "k", Decimal("-1.5"), Decimal(59_000), 9))
