@@ -160,7 +160,12 @@ def _filled(tx: Tx, asked: str, found: dict[str, Told]) -> Story:
         events=_ordered(found),
         effects=list(effects.find(tx, wanted).values()),
         decisions=decisions.of_keys(tx, wanted),
-        interventions=[done for key in wanted for done in archive.interventions(tx, key)],
+        interventions=[
+            done
+            for key in wanted
+            if key not in found  # else it is told with its event
+            for done in archive.interventions(tx, key)
+        ],
     )
 
 

@@ -25,6 +25,8 @@ def _accounted(findings: Findings) -> str:
     if not reckoning.emitted:
         return "There is no event to account for"
     asides = [f"{waiting:,} still waiting"] if waiting else []
+    if unrouted := reckoning.fleet.counts["unrouted"]:
+        asides.append(f"{unrouted:,} that no service takes, in pf.unrouted")
     if elsewhere := reckoning.fleet.counts["elsewhere"]:
         asides.append(f"{elsewhere:,} for {', '.join(findings.others)}, not looked at")
     return "Every event is accounted for" + (f" ({'; '.join(asides)})" if asides else "")

@@ -206,7 +206,7 @@ def backlog(
         failed_shown.say_json({**msgspec.structs.asdict(found), "oldest_age_s": age})
     else:
         since = f"the oldest for {age:,} s" if found.oldest_ms else "the journal has no time"
-        click.echo(f"{found.depth:,} wait in {where.queue}; {since}.")
+        click.echo(f"{found.depth:,} wait in {where.queue}{f'; {since}' if found.depth else ''}.")
     ctx.exit(1 if found.is_above(warn_above) else 0)
 
 

@@ -102,6 +102,8 @@ def conclude(made: Plan, send: Callable[[], Report], *, yes: bool, as_json: bool
     if not as_json:
         failed_shown.summary(made)
     if not made.sent:
+        if as_json:
+            show_report(Report(refused={each.id: each.why for each in made.items}), as_json=True)
         click.echo("Nothing to send.", err=True)
         return 1 if made.items else 0
     if not yes:

@@ -45,7 +45,8 @@ def command(service: str, pattern: str, note: str, by: str | None, *, as_json: b
         failed_shown.say_json({"pause": wish, "new": is_new, "workers": workers})
         return
     state = "is paused" if is_new else "was paused already"
-    click.echo(f"{described(wish)} {state}; {workers} live workers hear of it.")
+    heard = "1 live worker hears" if workers == 1 else f"{workers} live workers hear"
+    click.echo(f"{described(wish)} {state}; {heard} of it.")
 
 
 def described(pause: Pause) -> str:

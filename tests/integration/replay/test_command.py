@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from typing import Any
 
@@ -76,3 +77,13 @@ async def test_nothing_is_a_sentence(shop: Any):
     assert "Nothing waits" in await shop.cli("list")
     await shop.park([shop.event("wallet.low_balance")])
     assert "none of them is selected" in await shop.cli("list", "--type", "order.*")
+
+
+async def test_nothing_to_send_is_json_too(shop: Any):
+    """A script reads an object whatever there is: what is not sent stands in it with the reason."""
+    assert (await shop.cli("run", "--yes", "--json"))["sent"] == 0
+    (name,) = await shop.park([shop.event("nobody.asked")])
+    process = shop.start("run", "--yes", "--json")
+    out, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == 1
+    assert list(json.loads(out)["refused"]) == [name]

@@ -12,12 +12,10 @@ from fleet.audit.reckoning import Reckoning, Tally
 from fleet.audit.verdict import verdict
 
 
-def found(
-    *, done: int = 0, waiting: int = 0, lost: int = 0, doubled: int = 0, odd: int = 0, away: int = 0
-):
+def found(*, lost: int = 0, doubled: int = 0, odd: int = 0, **counted: int):
     """What an audit found, in numbers."""
-    tally = Tally(Counter(done=done, waiting=waiting, elsewhere=away))
-    reckoning = Reckoning(Counter(published=done + waiting), tally)
+    tally = Tally(Counter(counted))
+    reckoning = Reckoning(Counter(published=tally.counts.total()), tally)
     reckoning.unaccounted = [bytes(16)] * lost
     reckoning.roads["unaccounted"] = lost
     books = Books(frozenset(), (), 0, {}, {}, doubled)
@@ -34,10 +32,10 @@ def found(
             True,
         ),
         (
-            found(done=9, waiting=1, away=1_500),
+            found(done=9, waiting=1, unrouted=2, elsewhere=1_500),
             (
-                "Every event is accounted for (1 still waiting; 1,500 for mailer, risk,"
-                " not looked at); nothing was done twice."
+                "Every event is accounted for (1 still waiting; 2 that no service takes,"
+                " in pf.unrouted; 1,500 for mailer, risk, not looked at); nothing was done twice."
             ),
             True,
         ),
