@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
 from typing import Final
 
 import structlog
 
 from agent.alerting.settings import AlertSettings
-from agent.alerting.sinks import Sink, Sinks
+from agent.alerting.sinks import Sinks
 from fleet.core.alerts import KINDS
 from fleet.core.decision import Ack, Decision
 from fleet.core.errors import NotNowError
@@ -24,6 +24,8 @@ LEVELS: Final = ("info", "warning", "critical")
 PATIENT: Final = RetryPolicy(attempts=8, base=2.0, cap=120.0)
 AT_ONCE: Final = 2
 """Deliveries to one sink that a worker has under way: one that hangs must not hold up orders."""
+TURN_S: Final = 0.5
+"""So long the next one waits for its turn here, and then BUSY_S outside."""
 BUSY_S: Final = 15.0
 
 log = structlog.get_logger("fleet.alerts")
@@ -35,21 +37,24 @@ class Alerting:
     def __init__(self, settings: AlertSettings, sinks: Sinks) -> None:
         self.sinks = sinks
         self._least = LEVELS.index(settings.severity)
-        self._busy: Counter[str] = Counter()
+        self._turns = {name: asyncio.Semaphore(AT_ONCE) for name in sinks}
 
     def told(self, alert: AlertRaised) -> list[str]:
         """The names of the sinks that are to be told of `alert`."""
         return sorted(self.sinks) if LEVELS.index(alert.severity) >= self._least else []
 
-    async def send(self, name: str, sink: Sink, alert: AlertRaised, alert_id: str) -> None:
+    async def send(self, name: str, alert: AlertRaised, alert_id: str) -> None:
         """Tell one sink. Raises what the sink raises, and NotNowError while it has enough to do."""
-        if self._busy[name] >= AT_ONCE:
-            raise NotNowError(f"{AT_ONCE} alerts are on their way to {name}", retry_after=BUSY_S)
-        self._busy[name] += 1
+        turn = self._turns[name]
         try:
-            await sink.send(alert, alert_id)
+            await asyncio.wait_for(turn.acquire(), TURN_S)
+        except TimeoutError:
+            reason = f"{AT_ONCE} alerts are on their way to {name}"
+            raise NotNowError(reason, retry_after=BUSY_S) from None
+        try:
+            await self.sinks[name].send(alert, alert_id)
         finally:
-            self._busy[name] -= 1
+            turn.release()
 
 
 class DeliveryRequested(Payload, frozen=True, gc=False):
@@ -102,8 +107,7 @@ def _say(alert: AlertRaised) -> None:
 async def on_delivery(ctx: Context, wish: DeliveryRequested) -> Decision | None:
     """Tell one sink; a lost answer may tell it twice, with the same id."""
     alerting: Alerting = ctx.app.alerting
-    sink = alerting.sinks.get(wish.sink)
-    if sink is None:
+    if wish.sink not in alerting.sinks:
         return Ack(skipped=f"there is no sink {wish.sink} any more")
-    await alerting.send(wish.sink, sink, wish.alert, wish.alert_id)
+    await alerting.send(wish.sink, wish.alert, wish.alert_id)
     return None

@@ -12,6 +12,7 @@ import pytest
 
 from agent import records
 from agent.records import Terms
+from agent.venue import Venue
 from agent.world.settings import WorldSettings
 from fleet.core.ulid import make_ulid
 from fleet.store import alerts, facts
@@ -97,3 +98,29 @@ async def test_a_firing_that_two_bridges_made_is_one_reconciliation(agents: Any)
     assert rows[event.event_id] == "skipped"  # they agree
     report = await agents.store.read(lambda tx: facts.get(tx, f"health/{AGENT}"))
     assert json.loads(report.value)["venue_s"] >= 0
+
+
+async def test_a_hire_answer_that_lies_leaves_what_was_agreed(
+    agents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job id of another hiring: done it is, for a person to see; the older terms stand."""
+
+    async def same(*_: Any) -> bytes:
+        return b'{"job_id": "j1"}'
+
+    monkeypatch.setattr(Venue, "act", same)
+    await agents.start(world=WorldSettings(fallback_agent=HIRED), workers=2)
+    agreed = {name: Terms("pf_agent_first", Decimal(usdc)) for name, usdc in (("j1", 5), ("j2", 7))}
+    for name, one in agreed.items():
+        await agents.store.run(
+            lambda tx, n=name, o=one: records.agree(tx, AGENT, n, o, make_ulid(1, bytes(10)))
+        )
+    await agents.tell("job.failed", {"job_id": "j2"})
+
+    async def parked() -> bool:
+        return ("on_hire", "failed") in {row[1:] for row in await agents.journal()}
+
+    await agents.until(parked)
+    (row,) = await agents.store.read(lambda tx: tx.query("SELECT state, error FROM effects"))
+    assert row == ("done", "")
+    assert await agents.store.read(lambda tx: records.terms(tx, AGENT, "j1")) == agreed["j1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from decimal import Decimal
 from typing import Any
 
@@ -349,3 +350,61 @@ def test_a_key_is_read_from_the_command_alone() -> None:
     assert handler is not None
     assert handler.key is not None
     assert handler.key(payment()) == payment().key
+
+
+async def test_a_payment_comes_once_in_whatever_order_its_events_do(world: Any) -> None:
+    """Done, disputed and released, told late and twice: paid once the dispute is over, and once."""
+    place = await world()
+    at = place.now
+    for number, order in enumerate(itertools.permutations(range(3))):
+        job, escrow = f"j{number}", f"e{number}"
+        await place.hired(job)
+        told = [
+            place.event(JobCompleted(job), "job.completed", at),
+            place.event(EscrowDisputed(escrow, Decimal(1), job), "escrow.disputed", at + 1),
+            place.event(EscrowReleased(escrow, Decimal(1)), "escrow.released", at + 2),
+        ]
+        before = len(place.runner.emitted)
+        for index in (*order, *order):
+            await place.run(told[index])
+        owed = [one for one in place.runner.emitted[before:] if one.type.startswith("payment.")]
+        assert len(owed) == 1
+        assert await place.run(owed[0]) == Ack()
+    assert place.done() == {"release": 6}
+
+
+async def test_a_late_word_about_a_job_neither_pays_nor_hires(world: Any) -> None:
+    """What is older than what is known, by its id, is kept for the record and does nothing."""
+    place = await world(fallback_agent=SECOND)
+    for job, newer, older in (
+        ("j1", JobFailed("j1"), JobCompleted("j1")),
+        ("j2", JobCompleted("j2"), JobFailed("j2")),
+    ):
+        await place.hired(job, agent=SECOND)
+        kinds = {JobFailed: "job.failed", JobCompleted: "job.completed"}
+        await place.run(place.event(newer, kinds[type(newer)], place.now))
+        before = len(place.runner.emitted)
+        late = await place.run(place.event(older, kinds[type(older)], place.now - 1))
+        assert "newer" in late.skipped
+        assert len(place.runner.emitted) == before
+
+
+async def test_a_dispute_amid_a_payment_is_waited_for(world: Any) -> None:
+    """The answer was lost, then the money is disputed: not asked again before that is over."""
+    place = await world(faults="lost_answers=1")
+    await place.hired("j1")
+    event = place.event(payment(), "payment.release_requested")
+    await place.run(event)
+    disputed = EscrowDisputed("e1", Decimal(1), "j1")
+    await place.run(place.event(disputed, "escrow.disputed", place.now))
+    calls = place.sandbox.summary()["faults"]["calls"]
+    assert isinstance(await place.run(event, attempt=2), Postpone)
+    assert place.sandbox.summary()["faults"]["calls"] == calls
+    assert (
+        await place.desk.store.read(lambda tx: effects.get(tx, event.payload["key"]))
+    ).state == "unknown"
+    released = EscrowReleased("e1", Decimal(1))
+    await place.run(place.event(released, "escrow.released", place.now + 1))
+    place.sandbox._faults._rates["lost_answers"] = 0.0
+    assert await place.run(event, attempt=2) == Ack()
+    assert place.done() == {"release": 1}
