@@ -74,7 +74,7 @@ def _columns(line: bytes) -> list[str]:
 
 def _number(name: str, text: str) -> Decimal:
     if not _NUMBER(text):
-        raise BadLine(f"{name} is not a number: {text!r}")
+        raise BadLine(f"{name} is not a number of up to 40 digits and 60 decimals: {text!r}")
     number = Decimal(text)
     if number and not SMALLEST <= abs(number) < LARGEST:
         raise BadLine(f"{name} is out of range: {text}")

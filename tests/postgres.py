@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from urllib.parse import quote
 import psutil
 import psycopg
 import pytest
+
+from fleet.broker.ports import free
 
 IMAGE = "postgres:17"
 # A test that kills the server leaves the machine, and what it would write, alive.
@@ -87,7 +88,7 @@ class ContainerPostgres(Postgres):
             warnings.simplefilter("ignore")
             from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - takes a second
 
-            self._container = DockerContainer(IMAGE).with_bind_ports(5432, _free_port())
+            self._container = DockerContainer(IMAGE).with_bind_ports(5432, *free(1))
             self._container.with_command(" ".join(["postgres", *QUICK]))
             self._container.with_env("POSTGRES_USER", USER).with_env("POSTGRES_PASSWORD", USER)
             self._container.start()
@@ -121,7 +122,7 @@ class LocalPostgres(Postgres):
         self._programs = programs
         # Not below pytest's folders, into which no other user may look.
         self._folder = Path(tempfile.mkdtemp(prefix="fleet-postgres-"))
-        self._port = _free_port()
+        (self._port,) = free(1)
         self.url = f"postgresql://{USER}@127.0.0.1:{self._port}/postgres"
         self._server: subprocess.Popen[bytes] | None = None
         try:
@@ -201,11 +202,6 @@ def private() -> Postgres:
     if folder is None:
         pytest.skip("no PostgreSQL here: set FLEET_POSTGRES_URL, or install Docker or PostgreSQL")
     return LocalPostgres(folder)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _docker_answers() -> bool:

@@ -16,7 +16,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from fleet.amqp.acks import AckLine
-from fleet.amqp.looks import LOOK_S, TIMEOUT_S, Depth, connected
+from fleet.amqp.looks import BACK_S, LOOK_S, TIMEOUT_S, Depth, connected
 from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
 from fleet.core.errors import BrokerError, OperatorError, TopologyError
@@ -26,8 +26,6 @@ HANDFUL: Final = 8_000
 IDLE_S: Final = 2.0
 ALONE_S: Final = 10.0
 """How long a silent queue may have more to give: where others consume it, and where nobody does."""
-BACK_S: Final = 2.0
-"""How long what was given back may take to be counted as waiting again."""
 
 
 class Held(NamedTuple):

@@ -20,6 +20,8 @@ from fleet.core.errors import BrokerError
 TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 0.5
 LOOK_S: Final = 0.02
+BACK_S: Final = 2.0
+"""How long what was given back may take to be counted as waiting again."""
 MOST: Final = 65_535
 """The largest prefetch that AMQP can say."""
 
@@ -97,7 +99,7 @@ class Looks:
 
     async def _back(self, queue: str, count: int) -> None:
         """Wait until what was seen is back, or somebody else has it."""
-        deadline = time.monotonic() + IDLE_S
+        deadline = time.monotonic() + BACK_S
         while count and time.monotonic() < deadline:
             depth = await self._depth(queue)
             if depth is None or depth.ready >= count:

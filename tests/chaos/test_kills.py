@@ -20,7 +20,7 @@ from fleet.core.ulid import make_ulid
 from fleet.store import replicas
 from topology import names
 
-DEADLINE_S = 120
+DEADLINE_S = 200
 OUT_OF_MEMORY_MB = 400
 PAIRS = ["A/USD", "B/USD", "C/USD"]
 

@@ -17,7 +17,7 @@ from fleet.core.ulid import make_ulid
 from topology import names
 from workers.placement import best
 
-DEADLINE_S = 150
+DEADLINE_S = 240
 PAIRS = ["BTC/USD", "DOT/USD", "ETH/USD", "SOL/USD", "ADA/USD", "TRX/USD", "LTC/USD", "BNB/USD"]
 """Two for each lane."""
 PARTITIONS = 4

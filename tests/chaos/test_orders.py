@@ -26,7 +26,7 @@ from sandbox.settings import SandboxSettings
 from topology import names
 
 AGENT = "pf_agent_sandbox"
-DEADLINE_S = 150
+DEADLINE_S = 240
 # Each order's key names the step at which its first worker dies.
 STEPS = ("reserved", "called", "answered", "committed")
 PAIRS = dict(zip(STEPS, ("A/USD", "B/USD", "C/USD", "D/USD"), strict=True))
@@ -100,7 +100,7 @@ class Desk:
         """Run a command to its end."""
         subprocess.run(
             [sys.executable, "-m", "fleet", *words],
-            env=self._env, cwd=self._folder, check=True, capture_output=True, timeout=60,
+            env=self._env, cwd=self._folder, check=True, capture_output=True, timeout=120,
         )  # fmt: skip
 
     async def keep_alive(self) -> None:

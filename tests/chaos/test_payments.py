@@ -21,7 +21,7 @@ from sandbox.settings import SandboxSettings
 from topology import names
 
 AGENT, KEY, HIRED = "pf_agent_sandbox", "pf_live_sandbox", "pf_agent_hired"
-DEADLINE_S = 120
+DEADLINE_S = 200
 STEPS = ("reserved", "called", "answered", "committed")
 """Between reserve and call, call and answer, answer and commit, commit and ack."""
 

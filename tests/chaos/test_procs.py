@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import aio_pika
@@ -20,7 +18,10 @@ from fleet import clock
 from fleet.broker import ports
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
+from tests.waiting import until
 from topology import names
+
+DEADLINE_S = 120
 
 
 async def publish(fleet: Any, numbers: range) -> None:
@@ -44,17 +45,10 @@ async def handled(fleet: Any, count: int) -> None:
     def ask(tx: Any) -> int:
         return int(tx.query("SELECT count(*) FROM journal")[0][0])
 
-    async with asyncio.timeout(60):
-        while await fleet.store.read(ask) < count:
-            await asyncio.sleep(0.05)
+    async def enough() -> bool:
+        return await fleet.store.read(ask) >= count
 
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    """Return once it holds; fail after a minute."""
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
+    await until(enough, DEADLINE_S)
 
 
 def free_ports(count: int) -> int:
@@ -94,21 +88,22 @@ async def test_processes_that_are_killed_lose_and_double_nothing(fleet: Any):
     """A child that is killed is started anew; none outlives a supervisor that is killed."""
     port = free_ports(3)
     fleet.start("w", "--procs", "2", HEALTH_PORT=str(port))
-    wait_for(lambda: health(port)[0] == 200)
-    assert {health(port + n)[1]["name"] for n in (1, 2)} == {"w-1", "w-2"}
+    await until(lambda: health(port)[0] == 200, DEADLINE_S)
+    for number in (1, 2):
+        await until(lambda n=number: health(port + n)[1].get("name") == f"w-{n}", DEADLINE_S)
 
     publishing = asyncio.create_task(publish(fleet, range(300)))
     await handled(fleet, 50)
     victim = children(fleet, "w")[0]
     victim.kill()
     await publishing
-    wait_for(lambda: len({*children(fleet, "w")} - {victim}) == 2)
+    await until(lambda: len({*children(fleet, "w")} - {victim}) == 2, DEADLINE_S)
     await handled(fleet, 300)
 
     orphans = children(fleet, "w")
     await publish(fleet, range(300, 400))
     fleet.kill("w")
-    assert not psutil.wait_procs(orphans, 40)[1]
+    assert not psutil.wait_procs(orphans, DEADLINE_S)[1]
 
     fleet.start("v", "--procs", "2")
     await handled(fleet, 400)
@@ -116,19 +111,19 @@ async def test_processes_that_are_killed_lose_and_double_nothing(fleet: Any):
     assert Counter(fleet.world.read_text().split()) == {f"k{n}": 1 for n in range(400)}
 
 
-def test_a_stop_request_drains_all_of_them(fleet: Any):
+async def test_a_stop_request_drains_all_of_them(fleet: Any):
     """SIGTERM to the supervisor ends every process, each with its drain."""
     fleet.start("w", "--procs", "2")
-    wait_for(lambda: fleet.log("w").count("worker ready") == 2)
+    await until(lambda: fleet.log("w").count("worker ready") == 2, DEADLINE_S)
     workers = children(fleet, "w")
     fleet.leave("w")
     assert not any(each.is_running() for each in workers)
     assert fleet.log("w").count("worker drained") == 2
 
 
-def test_what_is_wrong_for_all_is_said_once(fleet: Any):
+async def test_what_is_wrong_for_all_is_said_once(fleet: Any):
     """A service that nobody laid out: one sentence, and the end."""
     fleet.start("w", "--procs", "4", SERVICE="test.unknown")
-    wait_for(lambda: fleet.is_dead("w"))
+    await until(lambda: fleet.is_dead("w"), DEADLINE_S)
     assert fleet.log("w").count("Nothing feeds the handlers") == 1
     assert fleet.code("w") == 2

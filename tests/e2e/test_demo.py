@@ -20,7 +20,7 @@ KEYS = (
     " unaccounted orders_opened orders_closed orders_duplicated latency_ms workers seconds"
 )
 FINISHED = ("handled", "skipped", "expired", "failed", "waiting", "unrouted")
-TIMEOUT_S = 150
+TIMEOUT_S = 240
 
 
 def environment(broker: RunningBroker) -> dict[str, str]:
@@ -148,7 +148,7 @@ def test_a_wrong_option_is_one_sentence_before_anything_is_started(
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 2
     assert sentence in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -17,7 +16,7 @@ from fleet.amqp.exchanges import require
 from fleet.amqp.looks import open_looks
 from fleet.core.errors import BrokerError, TopologyError
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 async def works(connection: AbstractConnection) -> bool:
@@ -62,7 +61,7 @@ async def test_a_lost_node_is_left_for_another(proxy: Any, amqp_url: str):
 
 async def test_a_command_passes_over_a_dead_node(amqp_url: str):
     """Whichever of the addresses it begins with, a command finds the node that is there."""
-    dead = f"amqp://guest:guest@127.0.0.1:{closed_port()}/"
+    dead = f"amqp://guest:guest@127.0.0.1:{1}/"
     for _ in range(4):
         async with await Admin.open(f"{dead},{amqp_url}", timeout_s=5) as admin:
             assert not await admin.exists("queue", "nowhere")
@@ -111,12 +110,6 @@ async def test_a_missing_exchange(amqp_url: str):
         await Link(amqp_url, "test", on_connect=require(["pf.nowhere"])).start()
 
 
-def closed_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 async def fails(url: str) -> str:
     """The sentence with which a first connection fails."""
     with pytest.raises(BrokerError) as caught:
@@ -127,7 +120,7 @@ async def fails(url: str) -> str:
 
 async def test_nobody_listens():
     """A broker that is not there is named by its address, without the password."""
-    sentence = await fails(f"amqp://user:SECRET@127.0.0.1:{closed_port()}/")
+    sentence = await fails(f"amqp://user:SECRET@127.0.0.1:{1}/")
     assert "127.0.0.1" in sentence
     assert "AMQP_URL" in sentence
     assert "SECRET" not in sentence

@@ -22,7 +22,7 @@ from fleet.core.errors import (
     PublishUnknown,
 )
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 FULL: Mapping[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
 
 
@@ -130,7 +130,7 @@ async def test_the_window_is_never_passed(amqp_url: str):
     async with publisher(amqp_url, window=5) as it:
         await asyncio.gather(*(one(it) for _ in range(200)))
         assert most <= 5
-        assert await it.drain(1)
+        assert await it.drain(DEADLINE_S)
         assert it.in_flight == 0
     assert len(await drain(amqp_url)) == 200
 
@@ -263,7 +263,7 @@ async def test_a_cancelled_publish_harms_nobody(amqp_url: str):
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
 async def test_a_publisher_stops_while_it_opens_its_channels(amqp_url: str, turns: int):
     """A stop that comes before the publisher is ready ends it all the same."""
-    async with asyncio.timeout(20), Link(amqp_url, "test") as link:
+    async with asyncio.timeout(DEADLINE_S), Link(amqp_url, "test") as link:
         publisher = ConfirmedPublisher(link)
         await publisher.start()
         for _ in range(turns):

@@ -180,7 +180,7 @@ def fleet(amqp_url: str, store_url: str, *words: str) -> subprocess.CompletedPro
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 

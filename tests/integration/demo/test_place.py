@@ -10,7 +10,7 @@ import aio_pika
 from fleet.broker import Management, RunningBroker
 from fleet.demo.place import STALE_S, name_at, remove_stale
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 async def test_what_a_killed_demo_left_goes_at_the_next_start(fresh_broker: RunningBroker):

@@ -37,7 +37,7 @@ from topology.model import Lanes, ServiceLayout
 from topology.model import Limits as QueueLimits
 from topology.plan import plan
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 AGENT = "pf_agent_sandbox"
 SOURCE = f"stream:{AGENT}"
 PATTERNS = ("market.tick", "market.candle", "wallet.*", "escrow.*", "job.*", "a.*")
@@ -73,7 +73,7 @@ class World:
 
     @asynccontextmanager
     async def bridge(
-        self, holder: str = "one", ttl_s: float = 1.5, **beside: Any
+        self, holder: str = "one", ttl_s: float = 30, **beside: Any
     ) -> AsyncGenerator[Bridge, None]:
         """A bridge in this process, stopped in the end as by SIGTERM."""
         source = StreamSource(self.stream_url, DEMO_KEY, AGENT, first_delay_s=0.05, max_delay_s=0.5)

@@ -101,6 +101,27 @@ async def test_the_clock_goes_on_through_the_death_of_its_bridge(
     assert last["clock.health"] >= max(event.payload["due_ms"] for event in events)
 
 
+async def fill(
+    world: Any, feed_over: Any, monkeypatch: pytest.MonkeyPatch, known: set[str]
+) -> set[str]:
+    """Have a bridge fill in the prices of a platform of its own; the ids of these ticks."""
+    async with world.platform(events=300, wait=False) as platform:
+        await feed_over(platform)
+        monkeypatch.setenv("PF_API_URL", platform.url)
+        process = world.start_process()
+        await world.until_told(process, "prices filled in")
+        told: set[str] = set()
+
+        async def told_of_all() -> bool:
+            ticks = await logged(world, "market.tick")
+            told.update({message.headers["x-event-id"] for message in ticks} - known)
+            return len(told) == len(platform._emitter.board)
+
+        await world.until(told_of_all)
+        await world.stop_process(process)
+    return told
+
+
 @pytest.mark.usefixtures("quick")
 async def test_a_full_lane_sheds_a_synthetic_tick_by_name(
     world: Any, feed_over: Any, monkeypatch: pytest.MonkeyPatch
@@ -108,23 +129,12 @@ async def test_a_full_lane_sheds_a_synthetic_tick_by_name(
     """What the log has and a full lane refused is journalled as shed, so it is accounted for."""
     await world.lay_out(lane_max_length=1)
     await world.write(lambda tx: bindings.record(tx, "test", ["market.tick"], 0))
-
-    async def told_of_all() -> bool:
-        told = {m.headers["x-event-id"] for m in await logged(world, "market.tick")}
-        return len(told) == 2 * len(platform._emitter.board)
+    first = await fill(world, feed_over, monkeypatch, set())
+    second = await fill(world, feed_over, monkeypatch, first)
 
     async def shed_all() -> bool:
-        return len(await world.shed_ids()) == len(platform._emitter.board)
+        return bool(second <= await world.shed_ids())
 
-    for is_full in (False, True):
-        async with world.platform(events=300, wait=False) as platform:
-            await feed_over(platform)
-            monkeypatch.setenv("PF_API_URL", platform.url)
-            process = world.start_process()
-            await world.until_told(process, "prices filled in")
-            if is_full:
-                await world.until(told_of_all)
-                await world.until(shed_all)
-            await world.stop_process(process)
-    ticks = {m.headers["x-event-id"] for m in await logged(world, "market.tick")}
-    assert await world.shed_ids() < ticks
+    await world.until(shed_all)
+    # Pairs share lanes: of those that came first some may have found a full one, too.
+    assert await world.shed_ids() < first | second

@@ -21,7 +21,7 @@ from fleet.core.ulid import make_ulid
 from fleet.store import audit, bindings, open_store
 from topology import names
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 START_MS = 1_780_000_000_000
 IDS = [make_ulid(START_MS + number, bytes(10)) for number in range(100)]
 
@@ -141,11 +141,11 @@ async def test_a_store_that_is_away_only_delays(world: Any, witness: Any, feed_o
     """While the store cannot be written for longer than the lease, the bridge waits for it."""
     await world.lay_out()
     async with world.platform(events=2000, speed=1000.0) as platform:
-        async with world.bridge():
+        async with world.bridge(ttl_s=1.5):
             await world.until_saved()
             locked, gate = open_store(world.store_url), threading.Event()
             await locked.open()
-            holding = asyncio.ensure_future(locked.run(lambda _: gate.wait(30)))
+            holding = asyncio.ensure_future(locked.run(lambda _: gate.wait(DEADLINE_S)))
             await asyncio.sleep(3)
             gate.set()
             await holding
@@ -242,7 +242,7 @@ async def test_other_lanes_than_were_laid_out(world: Any):
     await world.write(lambda tx: bindings.record(tx, "test", ["market.tick"], 0, partitions=8))
     process = world.start_process()
     try:
-        code = await asyncio.to_thread(process.wait, 10)
+        code = await asyncio.to_thread(process.wait, DEADLINE_S)
     except subprocess.TimeoutExpired:
         raise AssertionError(world.told(process)) from None
     assert code == 2
@@ -301,7 +301,7 @@ async def test_what_is_wrong_is_one_sentence(world: Any, changes: dict[str, str]
     environment |= {name: value.replace("HOST", host) for name, value in changes.items()}
     command = [sys.executable, "-m", "fleet", "publisher"]
     done = await asyncio.to_thread(
-        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=120
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("fleet: ")]
     assert done.returncode == 2

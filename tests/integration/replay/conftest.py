@@ -246,7 +246,7 @@ class Shop:
             await short.bind(redeliver, self.work)
             again = aio_pika.Message(held.body, expiration=0.01, delivery_mode=2)
             await redeliver.publish(again, names.retry(self.service.name, 0))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await self.depth(self.queue):
                     await asyncio.sleep(0.02)
             await short.delete(if_unused=False, if_empty=False)
@@ -306,6 +306,14 @@ class Shop:
         """What a process of the fleet is told."""
         return {**os.environ, "AMQP_URL": self.url, "STORE_URL": self.store_url}
 
+    async def counted(self, queue: str, count: int) -> None:
+        """Wait until so many wait in a queue: what goes back is counted a moment later."""
+
+        async def so_many() -> bool:
+            return await self.depth(queue) == count
+
+        await until(so_many)
+
     async def is_empty(self, queue: str) -> bool:
         """Whether nothing waits there."""
         return not await self.depth(queue)
@@ -313,7 +321,7 @@ class Shop:
     async def cli(self, *arguments: str, code: int = 0, **more: Any) -> Any:
         """What `replay-failed` says, as JSON where it is that; it must end with `code`."""
         process = self.start(*arguments, **more)
-        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        out, err = await asyncio.to_thread(process.communicate, timeout=120)
         assert process.returncode == code, (process.returncode, out, err)
         try:
             return json.loads(out)

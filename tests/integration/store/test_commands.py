@@ -41,7 +41,7 @@ def fleet(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
 
 

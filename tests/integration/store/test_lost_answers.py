@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -77,10 +78,13 @@ async def test_a_connection_that_ends_before_the_commit(store: Store):
 
         return write
 
-    gate = asyncio.ensure_future(store.run(lambda tx: tx.query("SELECT pg_sleep(0.2)")))
-    await asyncio.sleep(0.05)
-    await asyncio.gather(*(store.run(work(name)) for name in "abc"))
-    await gate
+    begun, go = threading.Event(), threading.Event()
+    gate = asyncio.ensure_future(store.run(lambda _: begun.set() or go.wait(60)))
+    await asyncio.to_thread(begun.wait, 60)
+    group = [asyncio.ensure_future(store.run(work(name))) for name in "abc"]
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(gate, *group)
     assert calls[:2] == ["a", "b"]
     assert calls[-3:] == ["a", "b", "c"]
     for name in "abc":
@@ -102,7 +106,7 @@ async def test_a_close_does_not_wait_for_ever(line: Line, monkeypatch: pytest.Mo
     line.cut = "silent"
     waiting = asyncio.ensure_future(store.run(Counting()))
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await store.close()
     with pytest.raises(StateError):
         await waiting
@@ -124,7 +128,7 @@ async def test_a_server_that_is_killed_and_comes_back(
         with pytest.raises(StateError, match="away"):
             await call()
     fresh_postgres.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 assert await store.run(Counting()) == 2

@@ -35,7 +35,7 @@ WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 async def meanwhile(engine: PostgresEngine, work: Awaitable[Any]) -> Any:
     """The result of `work`, which has to wait for the engine's transaction, which then commits."""
     waiting = asyncio.ensure_future(work)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while engine.tx.query(WAITS) == [(0,)]:
             assert not waiting.done(), waiting
             await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from topology.management import Broker, look, management_url
 from topology.model import Plan, ServiceLayout
 from topology.plan import plan
 
+DEADLINE_S = 60
 MODULE = """
 from topology.model import ServiceLayout
 
@@ -47,10 +49,9 @@ def management_of(broker: RunningBroker) -> str:
 
 async def settled(plan_: Plan, url: str, vhost: str, count: int) -> list[Difference]:
     """The differences once there are `count` of them: the API may lag behind a moment."""
-    found: list[Difference] = []
-    for _ in range(100):
-        found = compare(plan_, await look(url, vhost))
-        if len(found) == count:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(found := compare(plan_, await look(url, vhost))) != count:
+        if time.monotonic() > deadline:
             break
         await asyncio.sleep(0.05)
     return found
@@ -223,7 +224,7 @@ def fleet(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -44,6 +44,7 @@ from workers.settings import WorkerSettings
 from workers.worker import Worker
 
 ROOT = Path(__file__).parents[3]
+DEADLINE_S = 120
 MODULE = """
 import os
 from topology.model import Lanes, Limits, ServiceLayout
@@ -153,7 +154,7 @@ class Ground:
     async def run(self, *arguments: str, code: int = 0, lanes: int = 4) -> str:
         """Run it to its end; what it says."""
         process = self.start(*arguments, lanes=lanes)
-        out, err = await asyncio.to_thread(process.communicate, timeout=120)
+        out, err = await asyncio.to_thread(process.communicate, timeout=240)
         assert process.returncode == code, (process.returncode, out, err)
         return out if code != 2 else err
 
@@ -161,7 +162,7 @@ class Ground:
         """Run a migration and kill -9 it once something is seen, or soon after its start."""
         process = self.start("migrate", lanes=lanes)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while process.poll() is None and not await when():
                     await asyncio.sleep(0.02)
         finally:
@@ -264,7 +265,7 @@ async def loaded(ground: Ground, publisher: ConfirmedPublisher) -> AsyncIterator
     finally:
         stop.set()
         await loading
-    await until(all_done)
+    await until(all_done, DEADLINE_S)
     counts = await ground.counts()
     assert {each: counts[each] for each in ids} == dict.fromkeys(ids, 1)
 
@@ -327,7 +328,7 @@ async def test_queues_become_classic_under_load_and_quorum_again_with_fewer_lane
         async def whole() -> bool:
             return all(len(seen) == 10 for _, seen in (await ground.states()).values())
 
-        await until(whole)
+        await until(whole, DEADLINE_S)
     assert await ground.states() == {
         pair: (f"pf.mine.ticks.{names.partition(pair, 2)}", tuple(range(10)))
         for pair in (f"P{n}" for n in range(8))
@@ -354,7 +355,7 @@ async def test_what_consumers_hold_on_to_is_left_as_it_was(
         async def all_done() -> bool:
             return len(await ground.counts()) == 3
 
-        await until(all_done)
+        await until(all_done, DEADLINE_S)
     assert late in await ground.counts()
 
 
@@ -371,7 +372,7 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
         async def half() -> bool:
             return [len(seen) for _, seen in (await ground.states()).values()] == [5] * 8
 
-        await until(half)
+        await until(half, DEADLINE_S)
         said = await ground.run("migrate", lanes=6, code=2)
         assert "is at work, and the keys of mine are about to get other lanes" in said
         assert "stop the workers of mine" in said
@@ -405,7 +406,7 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
         async def whole() -> bool:
             return all(len(seen) == 10 for _, seen in (await ground.states()).values())
 
-        await until(whole)
+        await until(whole, DEADLINE_S)
     of = {pair: names.partition(pair, 6) for pair in (f"P{n}" for n in range(8))}
     assert await ground.states() == {
         pair: (f"pf.mine.ticks.{number}", tuple(range(10))) for pair, number in of.items()
@@ -416,7 +417,7 @@ async def _refused_beside_a_bridge(ground: Ground) -> None:
     """While a bridge leads its ticks would overtake those that are moved."""
     now_ms = clock.now_ms()
     lease = await ground.store.run(
-        lambda tx: leases.acquire(tx, "bridge:pf_agent_test", "other", now_ms, 60_000)
+        lambda tx: leases.acquire(tx, "bridge:pf_agent_test", "other", now_ms, 600_000)
     )
     assert lease
     said = await ground.run("migrate", lanes=6, code=2)

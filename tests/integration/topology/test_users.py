@@ -104,7 +104,7 @@ class Fleet:
     async def run(self, role: str, *command: str, code: int = 0, module: str = "fleet") -> str:
         """Run a command to its end; what it says."""
         process = self.start(role, *command, module=module)
-        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        out, err = await asyncio.to_thread(process.communicate, timeout=120)
         assert process.returncode == code, (process.returncode, out, err)
         return err if code == 2 else out
 
@@ -112,14 +112,16 @@ class Fleet:
     async def running(self, role: str, *command: str) -> AsyncIterator[None]:
         """A command while this lasts; a stop request must end it well."""
         process = self.start(role, *command)
+        # Read from the start: who writes into a full pipe stands still.
+        reading = asyncio.create_task(asyncio.to_thread(process.communicate))
         try:
             yield
             process.terminate()
-            out, err = await asyncio.to_thread(process.communicate, timeout=40)
+            out, err = await asyncio.wait_for(asyncio.shield(reading), 120)
             assert process.returncode == 0, (out, err)
         finally:
             process.kill()
-            process.wait()
+            await reading
 
 
 @pytest.fixture
@@ -351,7 +353,7 @@ async def test_a_bridge_with_the_wrong_user_says_so(laid_out: Fleet):
     async with Sandbox(load(port=0, speed="max", events=50, wait=True)) as sandbox:
         laid_out.stream_url = sandbox.url.replace("http", "ws", 1) + "/api/stream"
         process = laid_out.start("monitor", "publisher")
-        _, err = await asyncio.to_thread(process.communicate, timeout=60)
+        _, err = await asyncio.to_thread(process.communicate, timeout=120)
     assert process.returncode == 2, err
     assert err.splitlines()[-1].startswith(
         f"fleet: The broker's user '{laid_out.prefix}monitor' may not publish to the exchange"

@@ -13,7 +13,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from fleet.amqp.admin import Admin
 from topology import names
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 async def publish(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fleet import clock
 from fleet.core.decision import Ack, Decision, Fail, Postpone
 from fleet.core.errors import NotNowError, RefusedError
 from fleet.core.events import write_event
@@ -227,20 +228,27 @@ async def test_what_was_never_sent_is_tried_again(bench: Any, service: Service):
     assert len(calls) == 2
 
 
-async def test_age_is_looked_at_again_when_it_runs(bench: Any, service: Service):
+async def test_age_is_looked_at_again_when_it_runs(
+    bench: Any, service: Service, monkeypatch: pytest.MonkeyPatch
+):
     """What waited behind a slow one until it was too old is expired, not handled."""
     calls: list[str] = []
+    now_ms, late_ms, go = clock.now_ms, [0], asyncio.Event()
+    monkeypatch.setattr(clock, "now_ms", lambda: now_ms() + late_ms[0])
 
-    @service.handler("test.slow", max_age=0.5)
+    @service.handler("test.slow", max_age=60)
     async def on_slow(context: Context, _: dict[str, Any]) -> None:
         calls.append(context.event.event_id)
-        await asyncio.sleep(0.8)
+        await go.wait()
 
     await bench.lay_out(service)
-    await bench.start(service, concurrency=1)
+    worker = await bench.start(service, concurrency=1)
     events = [bench.event("test.slow") for _ in range(3)]
     for event in events:
         await bench.publish(event)
+    await bench.until(lambda: len(worker._pool._work._queue) == 2)
+    late_ms[0] = 120_000
+    go.set()
     outcomes = await bench.settled(service, events)
     assert sorted(outcomes.values()) == ["done", "expired", "expired"]
     assert len(calls) == 1
@@ -283,7 +291,7 @@ async def test_a_queue_full_of_its_own_children_drains(bench: Any, service: Serv
         rows = await bench.journal(service.name)
         return [outcome for outcome, _ in rows.values()] == ["done"] * 80
 
-    await bench.until(all_done, 60)
+    await bench.until(all_done, 120)
 
 
 async def test_suspects_that_never_ran_are_not_blamed(bench: Any, service: Service):
@@ -323,7 +331,7 @@ async def test_a_stop_request_ends_though_the_store_is_away(
     monkeypatch.setattr(bench.store, "admit", away)
     await bench.publish(bench.event("test.healthy"))
     await asyncio.sleep(0.3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await bench.stop(worker)
 
 

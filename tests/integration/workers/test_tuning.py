@@ -32,10 +32,13 @@ async def publish(bench: Any, count: int) -> None:
 async def test_a_slow_worker_leaves_work_to_one_that_comes(bench: Any, service: Service):
     """A replica that is started late has something to do: the first did not take it all."""
     by: Counter[str] = Counter()
+    come = asyncio.Event()
 
-    @service.handler("test.work")
+    @service.handler("test.work", deadline=600)
     async def slow(context: Context, _: dict[str, Any]) -> None:
         by[context.worker] += 1
+        if by[context.worker] > 25:
+            await come.wait()
         await asyncio.sleep(0.2)
 
     await bench.lay_out(service)
@@ -44,6 +47,7 @@ async def test_a_slow_worker_leaves_work_to_one_that_comes(bench: Any, service: 
     await bench.until(lambda: by[first.name] >= 25)
     assert await bench.depth(names.work_queue(service.name)) >= 50
     second = await bench.start(service, prefetch="auto", concurrency=5)
+    come.set()
     await bench.until(lambda: by.total() == 100)
     assert by[second.name] >= 20
 
@@ -64,9 +68,16 @@ async def test_prefetch_follows_the_handlers_and_nothing_comes_twice(bench: Any,
     worker = await bench.start(service, prefetch="auto", concurrency=4)
     consumers = worker._flow.consumers
     assert consumers.prefetch == 8
-    await publish(bench, 300)
-    await bench.until(lambda: consumers.prefetch == AUTO_MOST)
-    await bench.until(lambda: len(seen) == 300)
+    published = 0
+
+    async def has_grown() -> bool:
+        nonlocal published
+        await publish(bench, 100)
+        published += 100
+        return bool(consumers.prefetch == AUTO_MOST)
+
+    await bench.until(has_grown)
+    await bench.until(lambda: seen.total() == published)
     seen.clear()
     pace.clear()
     await publish(bench, 200)

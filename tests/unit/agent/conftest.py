@@ -110,7 +110,7 @@ async def desk(store: Store, post: Any) -> AsyncIterator[Start]:
             plain = {
                 "agent_id": "pf_agent_sandbox",
                 "agent_key": "pf_live_sandbox",
-                "api_timeout_s": 5,
+                "api_timeout_s": 60,
             }
             world = given.pop("world", None)
             settings = AgentSettings(api_url=url, **{**plain, **given})
@@ -191,7 +191,7 @@ async def office(floor: SimpleNamespace, sandbox: Any, desk: Any) -> Any:
 async def world(office: Any, tmp_path: Path) -> Start:
     """Open an office whose world is set as told."""
 
-    async def start(faults: str = "", api_timeout_s: float = 5, **given: Any) -> Any:
+    async def start(faults: str = "", api_timeout_s: float = 60, **given: Any) -> Any:
         settings = WorldSettings(**{"evidence_dir": tmp_path / "evidence", **given})
         agent = {"world": settings, "api_timeout_s": api_timeout_s}
         return await office(agent=agent, faults=faults)

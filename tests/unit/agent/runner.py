@@ -118,7 +118,7 @@ class Runner:
     async def until_done(self, event: Event) -> Decision:
         """Deliver it again and again, as retries and postponements do, without their delays."""
         attempt = 1
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 decision = await self.run(event, attempt=attempt)
                 if isinstance(decision, Ack | Fail | Expire):

@@ -20,7 +20,7 @@ def mode(store_url: str, *words: str, **env: str) -> Any:
     return subprocess.run(
         [sys.executable, "-m", "fleet", "mode", *words],
         env={**os.environ, "STORE_URL": store_url, **env},
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ async def replica(floor: SimpleNamespace, *arguments: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    said, errors = await asyncio.wait_for(child.communicate(), 120)
+    said, errors = await asyncio.wait_for(child.communicate(), 300)
     assert child.returncode == 0, errors.decode()
     return said.decode()
 

@@ -63,9 +63,9 @@ async def https(ca: trustme.CA) -> AsyncIterator[str]:
 
 async def test_a_venue_is_verified_with_the_ca_that_is_named(https: str, known: ssl.SSLContext):
     """With the CA it answers; without it nothing is sent."""
-    async with Venue(https, "a", KEY, timeout_s=5, tls=known) as venue:
+    async with Venue(https, "a", KEY, timeout_s=60, tls=known) as venue:
         assert await venue.positions() == ()
-    async with Venue(https, "a", KEY, timeout_s=5) as unknown:
+    async with Venue(https, "a", KEY, timeout_s=60) as unknown:
         with pytest.raises(NetworkError):
             await unknown.positions()
 

@@ -51,7 +51,7 @@ async def answering() -> AsyncIterator[tuple[Answering, Venue]]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with Venue(url, "pf_agent_1", KEY, timeout_s=2) as venue:
+    async with Venue(url, "pf_agent_1", KEY, timeout_s=60) as venue:
         yield told, venue
     await runner.cleanup()
 
@@ -173,7 +173,7 @@ async def test_no_answer_is_a_network_error(answering: Any, wish: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         ports = [hangs_up.sockets[0].getsockname()[1], closed.getsockname()[1]]
     for url in (*(f"http://127.0.0.1:{port}" for port in ports), "http://\x00"):
-        async with Venue(url, "a", KEY, timeout_s=2) as lost:
+        async with Venue(url, "a", KEY, timeout_s=60) as lost:
             with pytest.raises(NetworkError) as caught:
                 await lost.open(wish)
             assert caught.value.__cause__ is None

@@ -18,7 +18,7 @@ HEADERS = {"Authorization": f"Bearer {DEMO_KEY}", "X-Agent-Id": "pf_agent_sandbo
 
 async def ended(url: str) -> None:
     """Wait for the end of the feed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await read_summary(url))["feed"] != "ended":
             await asyncio.sleep(0.01)
 

@@ -14,7 +14,7 @@ def fleet_broker(*words: str, **settings: str) -> subprocess.CompletedProcess[st
     """Run the command with these settings and no others."""
     argv = [sys.executable, "-m", "fleet", "broker", *words]
     env = {"PATH": "/usr/bin:/bin", **settings}
-    return subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=60)
+    return subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=120)
 
 
 @pytest.mark.parametrize(

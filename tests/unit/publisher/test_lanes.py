@@ -59,7 +59,7 @@ async def test_a_standby_that_is_refused_leaves_the_lease_to_others(tmp_path: Pa
     await asyncio.sleep(0.2)  # it may have looked by then, or not: both end alike
     await store.run(move)
     with pytest.raises(TopologyError, match="The lanes of svc are being moved"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running
     (left,) = await store.read(lambda tx: leases.beginning(tx, NAME))
     assert left.holder == ""

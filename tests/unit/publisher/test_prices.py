@@ -169,7 +169,7 @@ async def test_a_gap_or_a_bad_tick_asks_at_once(cause: str, monkeypatch: pytest.
                 fill.gap()
             else:
                 newest.note(tick("A", NOW, "broken"), NOW, NOW)
-            await asyncio.wait_for(paper.came.wait(), 30)
+            await asyncio.wait_for(paper.came.wait(), 60)
         finally:
             filling.cancel()
         board = platform._emitter.board

@@ -18,7 +18,7 @@ from sandbox.server import Sandbox
 from sandbox.settings import DEMO_KEY, SandboxSettings
 
 HEADERS = {"Authorization": f"Bearer {DEMO_KEY}", "X-Agent-Id": "pf_agent_sandbox"}
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 class Client:

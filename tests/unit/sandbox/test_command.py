@@ -38,7 +38,7 @@ def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> No
                 garbage.sendall(b"GET /\xff\xfe HTTP/1.1\r\n\r\n")
                 assert b" 400 " in garbage.recv(100)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, errors) == (0, "")
@@ -66,7 +66,7 @@ def test_a_wrong_setting_is_one_sentence(
     """Exit code 2, one line that says what is wrong, no traceback, no secret."""
     done = subprocess.run(
         [*COMMAND, "--port", "0", *arguments],
-        cwd=ROOT, env={**PLAIN, **environment}, text=True, capture_output=True, timeout=20,
+        cwd=ROOT, env={**PLAIN, **environment}, text=True, capture_output=True, timeout=120,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
@@ -78,7 +78,7 @@ def test_a_wrong_setting_is_one_sentence(
 def test_help_names_the_agent_and_where_its_key_stands() -> None:
     """What a client needs to connect, without reading the source."""
     done = subprocess.run(
-        [*COMMAND, "--help"], env=PLAIN, text=True, capture_output=True, timeout=20, check=True
+        [*COMMAND, "--help"], env=PLAIN, text=True, capture_output=True, timeout=120, check=True
     )
     said = " ".join(done.stdout.split())
     assert f"[default: {DEMO_AGENT}]" in said
@@ -90,7 +90,7 @@ def test_a_strict_tape_is_refused(write_tape: Any) -> None:
     path = write_tape(["1,A/B,1,1", "2,A/B,NaN,1"])
     done = subprocess.run(
         [*COMMAND, "--port", "0", "--strict-tape", "--trades", str(path)],
-        cwd=ROOT, env=PLAIN, text=True, capture_output=True, timeout=20, check=False,
+        cwd=ROOT, env=PLAIN, text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{path}:3: price is not a number" in done.stderr

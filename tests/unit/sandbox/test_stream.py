@@ -14,7 +14,7 @@ import websockets
 
 from fleet.core.ulid import derived_ulid, is_ulid, ulid_ms
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 async def receive(socket: websockets.ClientConnection) -> Any:
@@ -79,15 +79,13 @@ async def test_resume_goes_on_behind_the_last_id(start: Any) -> None:
 
 async def test_resume_says_what_it_cannot_make_good(start: Any) -> None:
     """Where events after the id were dropped, the answer is resumed false and the oldest id."""
-    client = await start(events=None, speed=1000, buffer_events=50)
+    client = await start(events=200, speed=1_000_000, buffer_events=50)
+    await client.until(feed="ended")
+    first, *_ = await client.lines("/sandbox/ledger/events")
     async with client.stream() as socket:
-        await client.subscribe(socket)
-        first = await receive(socket)
-    await emitted(client, 150)
-    async with client.stream() as socket:
-        answer = await client.subscribe(socket, resume_from=first["eventId"])
+        answer = await client.subscribe(socket, resume_from=first["id"])
         assert answer["resumed"] is False
-        assert (await receive(socket))["eventId"] == answer["oldest"] > first["eventId"]
+        assert (await receive(socket))["eventId"] == answer["oldest"] > first["id"]
 
 
 async def test_an_id_from_elsewhere_is_not_resumed(start: Any) -> None:
@@ -186,11 +184,11 @@ async def test_a_garbage_subscription_is_closed(start: Any, frame: str | bytes) 
 
 async def test_a_silent_client_is_dropped_and_a_ping_is_a_sign_of_life(start: Any) -> None:
     """Without a frame for the idle time the connection ends; pings alone keep it."""
-    client = await start(idle_seconds=1.0)
+    client = await start(idle_seconds=2.0)
     async with client.stream() as socket:
         await client.subscribe(socket)
         for _ in range(6):
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
             await (await socket.ping())
         assert socket.state is websockets.State.OPEN
         assert await close_code(socket) == 4408

@@ -26,6 +26,7 @@ BAD = {
     "1,A/B,0,1": "price is not above zero",
     "1,A/B,-5,1": "price is not above zero",
     "1,A/B,1e500,1": "price is out of range",
+    "1,A/B,1." + "3" * 61 + ",1": "price is not a number of up to 40 digits and 60 decimals",
     "1,A/B,1.5,NaN": "qty is not a number",
     "1,A/B,1.5,-1": "qty is below zero",
     "1.5,A/B,1.5,1": "ts_ms is no time",
@@ -129,10 +130,13 @@ def test_any_line_is_a_trade_or_a_bad_line(line: bytes) -> None:
     assert trade.price > 0
 
 
-@given(
-    st.decimals(min_value=Decimal("1e-12"), max_value=Decimal("1e12"), allow_nan=False),
-    st.integers(1, 2**45),
+PRICES = st.integers(0, 60).flatmap(
+    lambda places: st.decimals(Decimal("1e-12"), Decimal("1e12"), allow_nan=False, places=places)
 )
+"""With as many decimal places as a tape may have, and no more."""
+
+
+@given(PRICES, st.integers(1, 2**45))
 def test_numbers_keep_their_text(price: Decimal, ts_ms: int) -> None:
     """A price goes on as the very text of the tape, and that text is a JSON number."""
     text = format(price, "f")

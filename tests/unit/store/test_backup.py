@@ -34,6 +34,7 @@ from fleet.store import (
 from fleet.store.factory import keeper
 from fleet.store.positions import Position
 from fleet.store.replicas import Pulse, Replica
+from tests.waiting import until
 
 Done = Callable[..., Settled]
 NOW = 1_780_000_000_000
@@ -125,8 +126,11 @@ async def test_a_backup_is_of_one_moment(store: Store, store_url: str, tmp_path:
             pair = [done(f"E{number:06}-{part}") for part in "ab"]
             await store.commit([pair[0], done(f"S{number:06}", states=state), pair[1]])
 
+    async def begun() -> bool:
+        return bool(await store.read(lambda tx: audit.outcomes(tx, "svc")))
+
     writing = asyncio.ensure_future(go_on())
-    await asyncio.sleep(0.1)
+    await until(begun)
     for _ in range(3):
         await asyncio.to_thread(write, store_url, path)
         there = b"\n".join(rows(path))

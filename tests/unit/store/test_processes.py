@@ -29,7 +29,7 @@ async def test_processes_that_write_at_once_lose_nothing(store: Store, store_url
     """Three writers of one store: every commit succeeds and every row is there."""
     count = 60
     writers = [start(store_url, f"w{n}", str(count)) for n in range(3)]
-    said = [writer.communicate(timeout=60)[0] for writer in writers]
+    said = [writer.communicate(timeout=120)[0] for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert [len(lines.split()) for lines in said] == [count] * 3
     rows = [row async for page in audit.entries(store, "svc") for row in page]
@@ -47,7 +47,7 @@ async def test_kill_9_in_mid_commit(store_url: str, after: int) -> None:
     reported = [int(writer.stdout.readline()) for _ in range(after)]
     writer.kill()
     reported += [int(line) for line in writer.stdout.read().split()]
-    writer.wait(timeout=30)
+    writer.wait(timeout=120)
     writer.stdout.close()
     store = open_store(store_url)
     await store.open()

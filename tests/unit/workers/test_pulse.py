@@ -12,6 +12,7 @@ from fleet.store import Store, Tx, controls, open_store, replicas
 from fleet.store.controls import Halt
 from fleet.store.presence import Presence
 from fleet.store.watched import Watched
+from tests.waiting import until
 from workers.context import Context
 from workers.holds import Holds
 from workers.loops import Loops
@@ -65,20 +66,15 @@ async def test_a_halt_stands_though_the_store_goes_away_as_it_is_written(store_u
     store.deaf = True
     holds.halt(Halt("svc", "on_order", "f", "ValueError: odd", "w1", "a", 1_000))
     loops.start(pulse.run())
-    async with asyncio.timeout(10):
-        await store.asked.wait()
+    await until(store.asked.is_set)
     assert holds.closes(is_lane=False)
     store.deaf = False
     pulse.wake()
-    async with asyncio.timeout(10):
-        while holds.unwritten():
-            await asyncio.sleep(0.01)
+    await until(lambda: not holds.unwritten())
     assert [each.handler for each in holds.halts] == ["on_order"]
     note = {"operator": "ada", "note": "mended", "now_ms": 2_000}
     await store.run(lambda tx: controls.release(tx, "svc", "on_order", **note))  # type: ignore[arg-type]  # by name
-    async with asyncio.timeout(10):
-        while holds.halts:
-            await asyncio.sleep(0.01)
+    await until(lambda: not holds.halts)
     await loops.stop()
     await pulse.leave()
     await store.close()

@@ -44,7 +44,7 @@ async def stopped(store: Full, until: Callable[[], bool]) -> None:
     settings = WorkerSettings(worker_name="w1", amqp_url="amqp://127.0.0.1:1/")
     stop = asyncio.Event()
     running = asyncio.create_task(Worker(service, settings, store).run(stop))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not until():
             await asyncio.sleep(0.01)
         stop.set()

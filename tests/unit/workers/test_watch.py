@@ -98,12 +98,12 @@ async def test_a_store_that_stays_away_is_told_of_once(
     watch = asyncio.create_task(Watch(Bounds(store_s=0.03), "mine", store, publish).run())
     try:
         store._trouble = "the disk is full"
-        await asyncio.wait_for(again.wait(), 10)
+        await asyncio.wait_for(again.wait(), 60)
         store._trouble = ""
         await asyncio.sleep(0.1)
         again.clear()
         store._trouble = "the disk is full again"
-        await asyncio.wait_for(again.wait(), 10)
+        await asyncio.wait_for(again.wait(), 60)
     finally:
         watch.cancel()
     assert [event.payload["name"] for event in told] == ["store_away"] * 2
