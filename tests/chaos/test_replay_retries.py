@@ -151,6 +151,8 @@ class Witness:
         """What was drawn, by the work queue and the attempt that had failed."""
         self.late_s: dict[str, list[float]] = defaultdict(list)
         """How much later than its delay each came."""
+        self.astray: list[tuple[str, int]] = []
+        """Which bucket had which delay, where it is not the smallest that holds it."""
         self.beyond_s: dict[str, list[float]] = defaultdict(list)
         """How much later than the longest delay of its bucket."""
         self._channel: Any = None
@@ -177,7 +179,10 @@ class Witness:
         self.delays_ms[work][read_headers(headers).attempt - 1].append(delay_ms)
         waited_s = now_s - datetime.fromisoformat(headers[LAST_FAILED_AT]).timestamp()
         self.late_s[work].append(waited_s - delay_ms / 1000)
-        bound_ms = names.bucket_ms(names.bucket(delay_ms))
+        number = names.bucket(delay_ms)
+        bound_ms = names.bucket_ms(number)
+        if not death["queue"].endswith(f".retry.{number:02}"):
+            self.astray.append((death["queue"], delay_ms))
         self.beyond_s[work].append(waited_s - bound_ms / 1000)
         on = aio_pika.Message(message.body, headers=headers, delivery_mode=2)
         await self._channel.default_exchange.publish(on, work)
@@ -210,11 +215,14 @@ async def test_retries_are_spread_as_the_policy_says(amqp_url: str, tmp_path: Pa
     for attempt, drawn in delays.items():
         check_uniform(drawn, POLICY.ceiling(attempt) * 1000)
     assert min(witness.late_s[failing.work]) > -0.002
-    for share in (0.9, 0.99, 1.0):
+    assert witness.astray == []
+    # The whole width of the largest of these buckets is two seconds: what waits for others longer
+    # than that shows, what the machine is slow at does not.
+    for share, margin_s in ((0.5, 0.25), (1.0, 5.0)):
         late_s = at(share, witness.beyond_s[failing.work])
         slow_s = at(share, witness.late_s[prompt.work])
         log.info("beyond the bucket", share=share, seconds=round(late_s, 3), slow=round(slow_s, 3))
-        assert late_s < 0.1 + 2 * slow_s
+        assert late_s < margin_s + 2 * slow_s
 
 
 def at(share: float, values: Sequence[float]) -> float:

@@ -242,7 +242,7 @@ async def test_age_is_looked_at_again_when_it_runs(
         await go.wait()
 
     await bench.lay_out(service)
-    worker = await bench.start(service, concurrency=1)
+    worker = await bench.start(service, concurrency=1, prefetch=10)
     events = [bench.event("test.slow") for _ in range(3)]
     for event in events:
         await bench.publish(event)
