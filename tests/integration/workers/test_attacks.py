@@ -246,7 +246,7 @@ async def test_age_is_looked_at_again_when_it_runs(
     events = [bench.event("test.slow") for _ in range(3)]
     for event in events:
         await bench.publish(event)
-    await bench.until(lambda: len(worker._pool._work._queue) == 2)
+    await bench.until(lambda: len(worker._flow.pool._work._queue) == 2)
     late_ms[0] = 120_000
     go.set()
     outcomes = await bench.settled(service, events)
