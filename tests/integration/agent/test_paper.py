@@ -45,6 +45,8 @@ class Fleet:
             "PF_AGENT_ID": AGENT,
             "PF_AGENT_KEY": "pf_live_sandbox",
             "PF_PARTITIONS": "1",
+            # Its prices stand still while commands start, however long that takes here.
+            "MAX_FEED_AGE_S": "3600",
         }
 
     async def say(self, *words: str) -> Any:
