@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -17,9 +17,6 @@ from fleet.store import Tx, alerts
 from fleet.store.alerts import Noted, Wanted
 from replay.entry import iso
 from replay.selection import moment
-
-DETAIL: Final = 200
-"""Characters of a detail in the table; `--json` has all of it."""
 
 name = click.option("--name", default="", metavar="NAME", help="Only of this name.")
 severity = click.option("--severity", type=click.Choice(get_args(Severity)), help="Only of this.")
@@ -50,18 +47,21 @@ def list_(*, everything: bool, since: str, limit: int, as_json: bool, **of: Any)
     if not found:
         click.echo("No alert is open." if not everything else "There is no such alert.")
         return
-    table = Table("id", "when", "severity", "name", "detail", "resolved")
+    table = Table()
+    for title in ("id", "when", "severity", "name", "detail", "resolved"):
+        # A path that is cut short leads nowhere.
+        table.add_column(title, overflow="fold")
     for each in found:
         one = each.alert
         cells = (one.event_id, iso(one.at_ms), one.severity, one.name)
-        detail = one.detail[:DETAIL] or one.title
-        table.add_row(*map(failed_shown.cell, (*cells, detail, _ending(each))))
+        more = (one.detail or one.title, _ending(each))
+        table.add_row(*map(failed_shown.cell, (*cells, *more)))
     failed_shown.console().print(table)
 
 
 @command.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--all", "everything", is_flag=True, help="All open ones, of these if so said:")
+@click.option("--all", "everything", is_flag=True, help="All open ones; with these filters:")
 @name
 @severity
 @agent
@@ -74,7 +74,7 @@ def resolve(
     """Say that alerts are over: those named by ID, or --all of a name, severity or agent.
 
     Nothing but the list changes: what an alert is about is not mended by this. What happens again
-    is told again, an hour after it was told last.
+    within the same hour is the same alert, and is not told anew.
     """
     if bool(ids) == everything or (ids and any(of.values())):
         raise SettingsError("Name the alerts by their ids, or say --all, with filters or without.")
