@@ -10,19 +10,28 @@ import sys
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
+from agent import state
 from agent.keys import trade_key
 from fleet import clock
-from fleet.store import equity
+from fleet.core.errors import RefusedError
+from fleet.store import equity, positions
 from sandbox.venue import OpenOrder
 
 AGENT, BTC, MINUTE = "pf_agent_sandbox", "BTC/USDT", 60_000
 
 
 async def effects(agents: Any, *words: str, code: int = 0) -> str:
-    """Run the command as an operator does; what it says."""
+    """Run `fleet effects` as an operator does; what it says."""
+    return await fleet(agents, "effects", *words, code=code)
+
+
+async def fleet(agents: Any, *words: str, code: int = 0) -> str:
+    """Run a command as an operator does; what it says."""
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "fleet", "effects", *words],
+        [sys.executable, "-m", "fleet", *words],
         env={
             **os.environ,
             "AMQP_URL": agents._url,
@@ -38,14 +47,57 @@ async def effects(agents: Any, *words: str, code: int = 0) -> str:
     return str(done.stdout or done.stderr)
 
 
-async def test_an_operator_closes_one_position(agents: Any) -> None:
-    """By its order's key, once; then one the book never had; and says what a third gained."""
-    await agents.start(workers=1)
+async def trade(agents: Any) -> str:
+    """A rise, and the long that comes of it; its key."""
     start = clock.now_ms() // MINUTE * MINUTE
     for number, price in enumerate([1000] * 19 + [1010]):
         await agents.tick(BTC, price, start + 100 * number)
     await agents.settled(orders=1)
-    key = trade_key(AGENT, BTC, "long", start)
+    return trade_key(AGENT, BTC, "long", start)
+
+
+async def test_a_closing_that_the_venue_refuses_is_told_and_parked_and_a_replay_closes(
+    agents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """403 in a shutdown: an alert, a message in the failed queue, and the position once mended."""
+    await agents.start(workers=1)
+    await trade(agents)
+    (worker,) = agents._workers
+
+    async def refuse(*_: Any) -> Any:
+        raise RefusedError("/api/trade/close answered 403: the market is halted")
+
+    async def is_told() -> bool:
+        sql = "SELECT count(*) FROM alerts WHERE name = 'close_refused'"
+        return bool((await agents.store.read(lambda tx: tx.query(sql)))[0][0])
+
+    async def is_parked() -> bool:
+        return ("on_close", "failed") in {row[1:] for row in await agents.journal()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._flow.pool.app.venue, "close", refuse)
+        said = {"operator": "ann", "note": "a test", "now_ms": clock.now_ms()}
+        await agents.store.run(lambda tx: state.order_mode(tx, AGENT, "shutdown", **said))
+        await agents.until(is_parked)
+        await agents.until(is_told)
+    assert agents.venue() == {BTC: "long"}
+    (group,) = json.loads(await fleet(agents, "failed", "list", "--json"))["groups"]
+    assert (group["count"], group["handler"]) == (1, "on_close")
+    assert "the market is halted" in group["error"]
+    await fleet(agents, "failed", "run", "--type", "order.close_requested", "--yes")
+
+    async def is_closed() -> bool:
+        return not await agents.store.read(lambda tx: positions.open_positions(tx, AGENT))
+
+    await agents.until(is_closed)
+    assert agents.venue() == {}
+    assert agents.sandbox.summary()["closed"] == 1
+
+
+async def test_an_operator_closes_one_position(agents: Any) -> None:
+    """By its order's key, once; then one the book never had; and says what a third gained."""
+    await agents.start(workers=1)
+    key = await trade(agents)
     (listed,) = json.loads(await effects(agents, "list", "--json"))
     assert (listed["key"], listed["mode"]) == (key, "full")
     assert "full" in await effects(agents, "list")
