@@ -133,7 +133,7 @@ def _platform(settings: AgentSettings, place: Place) -> Venue:
         settings.key(),
         timeout_s=settings.api_timeout_s,
         endpoint=settings.order_endpoint,
-        tls=settings.tls(),
+        tls=settings.tls() if settings.api_url.lower().startswith("https:") else None,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -15,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from fleet.core.errors import SettingsError
 from fleet.telemetry import metrics
+from fleet.telemetry.pages import Answer, listening
 from fleet.telemetry.settings import HealthSettings
 
 TICK_S: Final = 1.0
@@ -122,33 +125,27 @@ async def served(
 async def _listening(
     settings: HealthSettings, health: Health, registries: tuple[CollectorRegistry, ...]
 ) -> AsyncIterator[None]:
-    from aiohttp import web  # noqa: PLC0415 - 10 MB that a process without a port does not need
-
     page = CollectorRegistry()
     page.register(_Joined(registries))
 
-    async def livez(_: web.Request) -> web.Response:
-        return web.json_response({"name": health.name, "status": "alive"})
+    def livez(_: str) -> Answer:
+        return _as_json({"name": health.name, "status": "alive"})
 
-    async def readyz(_: web.Request) -> web.Response:
+    def readyz(_: str) -> Answer:
         report = health.report()
-        return web.json_response(report, status=503 if report["reasons"] else 200)
+        is_ready = not report["reasons"]
+        return _as_json(report, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def shown(request: web.Request) -> web.Response:
-        encode, kind = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(page), headers={"Content-Type": kind})
+    def shown(accept: str) -> Answer:
+        encode, kind = choose_encoder(accept)
+        return Answer(HTTPStatus.OK, kind, encode(page))
 
-    app = web.Application()
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", shown)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        where = f"{settings.health_host}:{settings.health_port}"
-        site = web.TCPSite(runner, settings.health_host, settings.health_port)
+    pages = {"/livez": livez, "/readyz": readyz, "/metrics": shown}
+    where = f"{settings.health_host}:{settings.health_port}"
+    async with AsyncExitStack() as stack:
         try:
-            await site.start()
+            serving = listening(settings.health_host, settings.health_port, pages)
+            await stack.enter_async_context(serving)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise SettingsError(
@@ -156,5 +153,7 @@ async def _listening(
             ) from None
         log.info("health served", at=where)
         yield
-    finally:
-        await runner.cleanup()
+
+
+def _as_json(content: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    return Answer(status, "application/json; charset=utf-8", json.dumps(content).encode())
