@@ -19,6 +19,7 @@ from fleet.store.bridge import ShedRow
 from fleet.telemetry import metrics
 from publisher.prefix import Prefix
 from publisher.reading import Posting
+from publisher.telling import Telling
 
 _REASONS: Final = {PublishNacked: "nacked", PublishReturned: "returned"}
 
@@ -69,6 +70,7 @@ class Outbox:
         self._source = source
         self._traces = traces
         self._settled_at = time.monotonic()
+        self._unkept = Telling("an unreadable frame could not be kept")
 
     @property
     def oldest(self) -> Posting | None:
@@ -129,6 +131,7 @@ class Outbox:
     def close(self) -> None:
         """Forget what is open: its answers change nothing any more."""
         self._closed = True
+        self._unkept.due(now=True)
 
     async def resend(self) -> None:
         """Send again what was refused or is unknown, after a delay, in order of arrival."""
@@ -177,7 +180,7 @@ class Outbox:
             self._settle(posting)
         elif isinstance(error, PublishNacked | PublishReturned) and posting.quarantined:
             # Garbage must not hold up what is behind it; the store has its hash and reason.
-            log.warning("an unreadable frame could not be kept", reason=str(error))
+            self._unkept.note(reason=str(error))
             self._settle(posting)
         else:
             self._send_again(posting, error)

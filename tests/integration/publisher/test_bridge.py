@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from aiormq import Connection
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -202,6 +203,19 @@ async def test_garbage_is_kept_and_passed(world: Any):
     told = [line for line in lines if line["event"] == "unreadable frames went to quarantine"]
     assert [line["count"] for line in told] == [1, 6]
     assert all(line["reason"] for line in told)
+
+
+async def test_garbage_that_nobody_can_keep_does_not_fill_the_log(world: Any):
+    """Quarantine is gone or full: what comes behind passes, and a few lines tell of all of it."""
+    await world.lay_out()
+    async with Connection(world.amqp_url) as connection:
+        await (await connection.channel()).queue_delete(names.QUARANTINE)
+    with capture_logs() as lines:
+        async with frames(world, *["{"] * 50, event(1)), world.bridge():
+            await world.until_saved(IDS[1])
+    told = [line for line in lines if line["event"] == "an unreadable frame could not be kept"]
+    assert sum(line["count"] for line in told) == 50
+    assert len(told) < 25
 
 
 async def test_the_platform_may_not_speak_for_the_fleet(world: Any):
