@@ -94,6 +94,9 @@ def _warnings(state: State) -> Iterable[RenderableType]:
             since = ago(state.at_ms, breaker.opened_ms)
             yield Text(f"! the breaker of {name} is open for {since}", style="yellow")
     yield from map(_doubt, state.doubtful)
+    if state.alerts:
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(state.alerts.items()))
+        yield Text(f"! alerts are open: {counts} (fleet alerts list)", style="yellow")
     if state.store or not state.leases:
         return
     if not any(lease.holder and lease.expires_at_ms > state.at_ms for lease in state.leases):

@@ -67,6 +67,7 @@ class Gatherer:
             pauses=told.controls.pauses,
             halts=told.controls.halts,
             effects=counted.effects,
+            alerts=counted.alerts,
             positions=told.positions,
             doubtful=told.doubtful,
             agents=told.agents,

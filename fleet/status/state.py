@@ -87,6 +87,8 @@ class State(msgspec.Struct, frozen=True):
     pauses: tuple[Pause, ...] = ()
     halts: tuple[Halt, ...] = ()
     effects: dict[str, dict[str, int]] = {}
+    alerts: dict[str, int] = {}
+    """How many are open, by severity."""
     positions: tuple[Position, ...] = ()
     doubtful: tuple[Position, ...] = ()
     """Closed, and nobody knows what they gained; of each `presumed` counts as lost."""

@@ -14,6 +14,7 @@ from fleet.core.breaker import Breaker
 from fleet.core.ulid import is_ulid, ulid_ms
 from fleet.status.state import Cursor, Group
 from fleet.store import (
+    alerts,
     archive,
     audit,
     bindings,
@@ -49,11 +50,12 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What has to be counted: failures by service, and effects by kind and state."""
+    """What has to be counted: failures by service, effects by kind and state, open alerts."""
 
     oldest_failed_ms: dict[str, int] = {}
     groups: dict[str, tuple[Group, ...]] = {}
     effects: dict[str, dict[str, int]] = {}
+    alerts: dict[str, int] = {}
 
 
 def told(tx: Tx) -> Told:
@@ -79,6 +81,7 @@ def counted(tx: Tx, services: Iterable[str]) -> Counted:
         oldest_failed_ms={name: archive.oldest_failed(tx, name) for name in names},
         groups={name: groups(archive.failed_lately(tx, name)) for name in names},
         effects=audit.effects(tx),
+        alerts=alerts.open_counts(tx),
     )
 
 

@@ -85,6 +85,12 @@ def page(tx: Tx, wanted: Wanted, limit: int = PAGE) -> list[Noted]:
     return [Noted(each, words.get(each.event_id)) for each in found]
 
 
+def open_counts(tx: Tx) -> dict[str, int]:
+    """How many are open, by severity."""
+    sql = f"SELECT severity, count(*) FROM alerts WHERE NOT {RESOLVED} GROUP BY severity"
+    return dict(tx.query(sql))
+
+
 def resolve(tx: Tx, ids: Sequence[str], *, operator: str, note: str, now_ms: int) -> None:
     """Say that these are over, and why.
 

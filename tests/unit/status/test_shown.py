@@ -56,6 +56,14 @@ def test_a_fleet_without_a_leader_is_told(state: State):
     assert "! no bridge leads" not in printed(status_shown.screen(state))
 
 
+def test_open_alerts_are_told(state: State):
+    """By severity, with the command that lists them; none is no line."""
+    told = msgspec.structs.replace(state, alerts={"warning": 1_200, "critical": 2})
+    line = "! alerts are open: 2 critical, 1,200 warning (fleet alerts list)"
+    assert line in printed(status_shown.screen(told))
+    assert "alerts" not in printed(status_shown.screen(state))
+
+
 def test_nothing_is_shown_of_nothing():
     """An empty fleet is one line, not empty tables."""
     assert printed(status_shown.screen(State(0))).splitlines() == [

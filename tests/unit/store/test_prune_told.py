@@ -60,6 +60,7 @@ async def test_alerts_that_were_resolved_go(store: Store) -> None:
     assert await prune(store) == Pruned(alerts=1)
     found = await store.read(lambda tx: alerts.page(tx, Wanted(all=True)))
     assert [each.alert.event_id for each in found] == ["young", "open"]
+    assert await store.read(alerts.open_counts) == {"warning": 1}
 
 
 async def test_decisions_go_page_by_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
