@@ -66,7 +66,7 @@ class DeliveryRequested(Payload, frozen=True, gc=False):
 
 
 def register(service: Service) -> None:
-    """Add the handlers of alerts to a service whose app has `alerting` and `agent`."""
+    """Add the handlers of alerts to a service whose app has `alerting`."""
     service.handler("alert.raised")(on_alert)
     service.handler("alert.delivery_requested", retry=PATIENT)(on_delivery)
 

@@ -167,7 +167,7 @@ command.add_command(failed_run.run)
 
 def main() -> None:
     """Run `replay-failed`; an operator's error is one sentence and exit code 2."""
-    run("replay-failed", command)
+    run("replay-failed", lambda: command)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -134,18 +135,30 @@ class Where:
                 me.cancel()
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, asked)
         # Not made: what is archived in a store of somebody's mistyping is as good as gone.
         store: Store = open_store(self._store_url, create=False)
-        await store.open()
-        try:
-            return await task(self._place(store), stop)
-        finally:
-            await store.close()
+        with _asking(asked):
+            await store.open()
+            try:
+                return await task(self._place(store), stop)
+            finally:
+                await store.close()
 
     def _place(self, store: Store) -> Place:
         return Place(self._url, store, self.service, self.queue, self.operator)
+
+
+@contextmanager
+def _asking(asked: Callable[[], None]) -> Iterator[None]:
+    """Call `asked` at each Ctrl-C and SIGTERM, in here alone: a question behind it ends by them."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 def user() -> str:

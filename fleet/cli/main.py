@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
@@ -53,15 +54,19 @@ class Commands(click.Group):
         """Load the command called `name`."""
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"fleet.cli.{name}").command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"fleet.cli.{name} has no command")
-        return command
+        return _load(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without loading one."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
+
+
+def _load(name: str) -> click.Command:
+    command = importlib.import_module(f"fleet.cli.{name}").command
+    if not isinstance(command, click.Command):
+        raise TypeError(f"fleet.cli.{name} has no command")
+    return command
 
 
 @click.group(cls=Commands)
@@ -85,17 +90,28 @@ def import_structlog() -> None:
 def main() -> None:
     """Run the command line; an operator's error is one sentence and exit code 2."""
     import_structlog()
-    run("fleet", fleet)
+    run("fleet", lambda: fleet)
 
 
-def run(name: str, command: click.Command) -> NoReturn:
-    """Run the command called `name`; what a person must change is one sentence and exit code 2."""
+def replay_failed() -> None:
+    """Run `fleet failed` under the name of `replay-failed`."""
+    run("replay-failed", lambda: _load("failed"))
+
+
+def run(name: str, load: Callable[[], click.Command]) -> NoReturn:
+    """Load and run a command under a name.
+
+    What a person must change is one sentence and exit code 2; Ctrl-C is exit code 1.
+    """
     try:
-        command(prog_name=name)
+        load()(prog_name=name)
     except OperatorError as error:
         click.echo(f"{name}: {error}", err=True)
     except StateError as error:  # time mends it, and a command does not wait for that
         click.echo(f"{name}: {error} Run it again.", err=True)
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -287,7 +287,11 @@ class Shop:
         return dict(rows)
 
     def start(
-        self, *arguments: str, module: Sequence[str] = ("fleet.cli.failed",), **more: Any
+        self,
+        *arguments: str,
+        module: Sequence[str] = ("fleet.cli.failed",),
+        stdin: int = subprocess.DEVNULL,
+        **more: Any,
     ) -> subprocess.Popen[str]:
         """Start `replay-failed`."""
         command, *rest = arguments
@@ -296,7 +300,7 @@ class Shop:
             [sys.executable, "-m", *module, command, *handlers, *rest],
             cwd=self.folder,
             env={**self.environment(), **more},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

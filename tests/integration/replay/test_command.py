@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 from typing import Any
 
 from fleet.amqp.removal import remove
@@ -22,6 +23,33 @@ async def test_ctrl_c_leaves_the_rest_where_it_was(shop: Any, wait: Any):
     assert 0 < sent < 50
     await shop.counted(shop.queue, 50 - sent)
     assert (await shop.cli("run", "--yes", "--json"))["sent"] == 50 - sent
+
+
+def asked(process: subprocess.Popen[str]) -> str:
+    """What is said on standard error up to the question, once it is asked."""
+    said = ""
+    assert process.stderr is not None
+    while "[y/N]" not in said:
+        sign = process.stderr.read(1)
+        assert sign, said
+        said += sign
+    return said
+
+
+async def test_ctrl_c_at_the_question_is_no(shop: Any):
+    """The command ends at once, and the message waits where it was."""
+    await shop.park([shop.event("wallet.low_balance")])
+    process = shop.start("run", stdin=subprocess.PIPE)
+    await asyncio.to_thread(asked, process)
+    process.send_signal(signal.SIGINT)
+    try:
+        # Not by `communicate`, which would close standard input: that is an answer too.
+        assert await asyncio.to_thread(process.wait, 60) == 1
+    finally:
+        process.kill()
+        _, err = process.communicate()
+    assert "Traceback" not in err
+    assert await shop.depth(shop.queue) == 1
 
 
 async def test_without_yes_nothing_is_sent(shop: Any):
