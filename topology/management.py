@@ -111,6 +111,17 @@ async def count(url: str, vhost: str, *, timeout_s: float = 10.0) -> dict[str, t
     }
 
 
+async def weigh(url: str, vhost: str, *, timeout_s: float = 10.0) -> dict[str, int]:
+    """The bytes of the bodies in each queue, as the broker counted them some seconds ago.
+
+    Raises BrokerError where it cannot be read.
+    """
+    async with _session(url, timeout_s) as (session, base):
+        wanted = "name,message_bytes"
+        queues = await _get(session, base, f"queues/{_quoted(vhost)}", columns=wanted)
+    return {each["name"]: int(each.get("message_bytes", 0)) for each in queues}
+
+
 async def look_at_users(url: str, vhost: str, *, timeout_s: float = 10.0) -> Access:
     """Read who may do what in a virtual host, as the administrator in `url`.
 

@@ -38,6 +38,7 @@ class Resizer:
         self._store = site.store
         self._tell = site.tell
         self._now_ms = site.now_ms
+        self._weigh = site.weigh
         self._renewer = renewer
 
     async def resize(self, resize: Resize) -> None:
@@ -77,12 +78,23 @@ class Resizer:
                     f"{lane} has a consumer, and its keys are about to get other lanes; stop the"
                     f" workers of {resize.service.name}, and run it again."
                 )
-        room = resize.service.limits.lane_max_length
-        if waiting > room:
-            raise TopologyError(
-                f"{waiting:,} messages wait in the lanes of {resize.service.name}, and one lane"
-                f" holds {room:,}; let the workers handle more of them first, then run it again."
-            )
+        await self._refuse_too_much(resize, waiting)
+
+    async def _refuse_too_much(self, resize: Resize, waiting: int) -> None:
+        """All keys may get one lane; what finds no room there would wait for ever."""
+        limits = resize.service.limits
+        weights = await self._weigh()
+        weight = sum(weights.get(lane, 0) for lane in resize.found)
+        if waiting > limits.lane_max_length:
+            found, room = f"{waiting:,} messages", f"{limits.lane_max_length:,}"
+        elif weight > limits.lane_max_bytes:
+            found, room = f"{weight:,} bytes", f"{limits.lane_max_bytes:,}"
+        else:
+            return
+        raise TopologyError(
+            f"{found} wait in the lanes of {resize.service.name}, and one lane holds {room};"
+            " let the workers handle more of them first, then run it again."
+        )
 
     async def _gather(self, resize: Resize, lanes: Lanes) -> None:
         exchange = names.lanes_exchange(resize.service.name, lanes.type)

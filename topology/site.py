@@ -9,7 +9,7 @@ from typing import Protocol
 from fleet.amqp.admin import Admin
 from fleet.amqp.mover import Mover
 from fleet.store.api import Store
-from topology.management import Broker, count, look
+from topology.management import Broker, count, look, weigh
 
 
 class Telling(Protocol):
@@ -43,3 +43,7 @@ class Site:
     async def count(self) -> dict[str, tuple[int, object]]:
         """The messages of each queue now, held ones too."""
         return await count(self.management, self.vhost)
+
+    async def weigh(self) -> dict[str, int]:
+        """The bytes in each queue, as counted some seconds ago."""
+        return await weigh(self.management, self.vhost)

@@ -25,7 +25,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.harvest import open_harvest
 from fleet.amqp.looks import open_looks
 from fleet.amqp.publisher import ConfirmedPublisher
-from fleet.broker import RunningBroker
+from fleet.broker import Management, RunningBroker
 from fleet.core.envelope import event_headers
 from fleet.core.errors import NetworkError, TopologyError
 from fleet.core.events import Event, write_event
@@ -51,7 +51,9 @@ from topology.model import Lanes, Limits, ServiceLayout
 
 class Service:
     def layout(self):
-        limits = Limits(max_length=5000, lane_max_length=500, ttl_ms=3_600_000)
+        limits = Limits(
+            max_length=5000, lane_max_length=500, lane_max_bytes=1 << 20, ttl_ms=3_600_000
+        )
         lanes = Lanes(partitions=int(os.environ.get("LANES", "4")))
         return ServiceLayout("mine", ("wallet.*",), lanes=lanes, limits=limits)
 
@@ -411,6 +413,26 @@ async def test_lanes_in_another_number_keep_each_pair_s_order_and_state(
     assert await ground.states() == {
         pair: (f"pf.mine.ticks.{number}", tuple(range(10))) for pair, number in of.items()
     }
+
+
+async def test_more_than_a_lane_can_hold_is_refused_before_anything(
+    ground: Ground, publisher: ConfirmedPublisher, management: Management, vhost: str
+):
+    """One new lane might get all of it, and no worker could make room there: exit code 2."""
+    await ground.run("apply")
+    pairs = {names.partition(pair, 4): pair for pair in map(str, range(99))}
+    for pair in pairs.values():
+        await send(publisher, make("market.tick", {"pair": pair, "number": 0, "x": "x" * 400_000}))
+
+    def are_counted() -> bool:
+        found = [each for each in management.queues(vhost) if ".ticks." in each["name"]]
+        return sum(each.get("message_bytes", 0) for each in found) > 4 * 400_000
+
+    await until(are_counted)
+    said = await ground.run("migrate", lanes=2, code=2)
+    assert "bytes wait in the lanes of mine, and one lane holds 1,048,576" in said
+    await ground.run("check")
+    await check_fed(ground.service(4), ground.store)
 
 
 async def _refused_beside_a_bridge(ground: Ground) -> None:
