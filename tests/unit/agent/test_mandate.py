@@ -408,3 +408,33 @@ async def test_a_dispute_amid_a_payment_is_waited_for(world: Any) -> None:
     place.sandbox._faults._rates["lost_answers"] = 0.0
     assert await place.run(event, attempt=2) == Ack()
     assert place.done() == {"release": 1}
+
+
+class Overtaken:
+    """A store in which a hiring ends just after the first look at what was agreed."""
+
+    def __init__(self, store: Any, ends: Any) -> None:
+        self._store = store
+        self._ends = ends
+
+    async def read(self, query: Any) -> Any:
+        """Answer as things are now, and let the hiring end."""
+        found = await self._store.read(query)
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            await ends()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as it is."""
+        return getattr(self._store, name)
+
+
+async def test_a_hiring_that_ends_between_two_looks_is_seen(world: Any) -> None:
+    """Not known yet at the first, not under way any more at the second: it is paid all the same."""
+    place = await world()
+    overtaken = Overtaken(place.desk.store, lambda: place.hired("j1"))
+    object.__setattr__(place.desk, "store", overtaken)
+    told = await place.runner.chain(place.event(JobCompleted("j1"), "job.completed"))
+    assert [kind for kind, _ in told] == ["job.completed", "payment.release_requested"]
+    assert place.done() == {"release": 1}
