@@ -213,6 +213,18 @@ async def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(
     assert "is damaged" in capsys.readouterr().out
 
 
+async def test_an_older_word_undoes_nothing(office: Any, store: Store) -> None:
+    """What came by itself after it, and stands in the checkpoint that is used, holds."""
+    at = await office()
+    await say(store, "full", at.now)
+    await price_at(store, at.now - 61_000)
+    for later_ms in (0, 31_000):
+        assert (await at.desk.watch.look(at.now + later_ms)).mode == "observation"
+    await store.run(lambda tx: tx.execute(DAMAGE))
+    found = await store.read(lambda tx: state.load(tx, AGENT))
+    assert (found.state.standing.mode, found.checkpoint.is_damaged) == ("observation", True)
+
+
 @pytest.mark.parametrize("first", ["full", "shutdown"])
 async def test_an_operator_s_word_outlives_the_checkpoint_that_had_it(
     office: Any, store: Store, first: str
