@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
@@ -103,6 +104,8 @@ def run(name: str, load: Callable[[], click.Command]) -> NoReturn:
 
     What a person must change is one sentence and exit code 2; Ctrl-C is exit code 1.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every locale has the lines of a table
     try:
         load()(prog_name=name)
     except OperatorError as error:

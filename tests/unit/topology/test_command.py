@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,18 @@ def test_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]):
     assert shown.returncode == 2
     assert shown.stderr.count("\n") == 1
     assert "Cannot write the output" in shown.stderr
+
+
+def test_a_locale_without_the_signs_of_a_table_shows_it_all_the_same():
+    """What cannot be written in it is replaced; nothing is raised."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "fleet", "topology", "show"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "pf.ingest" in shown.stdout
 
 
 def test_a_virtual_host_needs_a_name(module: str):
