@@ -27,6 +27,7 @@ from fleet.core.ulid import make_ulid
 from fleet.store import Candidate, Claim, Settled, open_store
 from workers.context import Context, Startup
 from workers.effects import outcome_of
+from workers.intake import _sound
 from workers.job import Job
 from workers.middleware import compose
 from workers.process import effecting, judge, process
@@ -130,7 +131,8 @@ class Runner:
         claim = None
         if job.handler.key:
             holder = f"{self.name}/{next(self._count)}"
-            claim = Claim(job.handler.key(job.payload), job.event.type, holder, at + HOLD_MS)
+            key = _sound(job.handler.key(job.payload))
+            claim = Claim(key, job.event.type, holder, at + HOLD_MS)
         wish = Candidate("trading.agent", job.event.event_id, job.headers.replay_count, claim)
         return (await self.desk.store.admit([wish], at))[0]
 
