@@ -117,6 +117,7 @@ class PriceFill:
         self._now_ms = now_ms
         self._tls = tls
         self._gap = False
+        self._filled: set[str] = set()
 
     def gap(self) -> None:
         """Look soon: the stream has missed something, or it may stand in what cannot be read."""
@@ -157,10 +158,14 @@ class PriceFill:
             body = await _bounded(response)
         now_ms = self._now_ms()
         missing = self._newest.missing(read_quotes(body), now_ms, round(self._every_s * 1000))
-        for quote in missing:
-            await self._own.publish(synthetic(quote, self._agent), {SYNTHETIC: True})
-        if missing:
-            log.info("prices filled in", pairs=len(missing))
+        events = [synthetic(quote, self._agent) for quote in missing]
+        # A quote that stands still was filled in already: its lane would have it twice.
+        fresh = [event for event in events if event.event_id not in self._filled]
+        for event in fresh:
+            await self._own.publish(event, {SYNTHETIC: True})
+        self._filled = {event.event_id for event in events}
+        if fresh:
+            log.info("prices filled in", pairs=len(fresh))
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +148,33 @@ class Paper:
         assert headers == {"x-synthetic": True}
         self.events.append(event)
         self.came.set()
+
+
+async def test_a_quote_that_stands_still_is_filled_in_once():
+    """However often it is asked for; a newer one is filled in again."""
+    paper = Paper()
+    settings = SandboxSettings(port=0, speed="max", events=60, script_every=0)
+    async with Sandbox(settings) as platform, aiohttp.ClientSession() as session:
+        await platform._playing
+        fill = PriceFill(
+            paper,  # type: ignore[arg-type]  # a paper
+            Newest(),
+            url=platform.url,
+            agent="pf_agent_sandbox",
+            key="pf_live_sandbox",
+            every_s=3600,
+            now_ms=lambda: NOW,
+        )
+        session.headers.update(fill._headers)
+        for _ in range(3):
+            await fill._fill(session)
+        board = platform._emitter.board
+        assert sorted(event.payload["pair"] for event in paper.events) == sorted(board)
+        pair = paper.events[0].payload["pair"]
+        newer = re.sub(r'"timestamp_ms":\d+', f'"timestamp_ms":{NOW}', board[pair].tick)
+        board[pair] = board[pair]._replace(tick=newer)
+        await fill._fill(session)
+    assert [event.payload["pair"] for event in paper.events[len(board) :]] == [pair]
 
 
 @pytest.mark.parametrize("cause", ["gap", "doubt"])
