@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import ssl
 import time
 from collections.abc import Mapping
 from decimal import Decimal
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
-import aiohttp
 import msgspec
 
 from agent import wire
@@ -19,6 +20,9 @@ from agent.risk import is_strange
 from agent.wire import ClosedPosition, OrderTaken, VenuePosition, VenuePositions
 from fleet.core.errors import ApiError, NetworkError, NotNowError, RefusedError
 from fleet.core.payloads import OrderRequested
+
+if TYPE_CHECKING:
+    import aiohttp
 
 LARGEST_ANSWER: Final = 1 << 20
 CHUNK: Final = 1 << 16
@@ -93,7 +97,7 @@ class Venue:
         self._url = url
         self._tls = tls
         self._endpoint = endpoint
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         self._headers = {
             "Authorization": f"Bearer {key}",
             "X-Agent-Id": agent,
@@ -101,16 +105,11 @@ class Venue:
             # A packed answer could unfold far beyond the bound on its size.
             "Accept-Encoding": "identity",
         }
+        self._is_open = False
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=self._timeout,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            connector=aiohttp.TCPConnector(ssl=self._tls or True),
-        )
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -119,6 +118,7 @@ class Venue:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_open = False
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -190,10 +190,11 @@ class Venue:
         answers: frozenset[int] = frozenset({HTTPStatus.CONFLICT}),
     ) -> Reply:
         """The answer where it is a success or one of `answers`."""
-        if self._session is None:
-            raise NetworkError("the session with the venue is not open")
+        session = await self._reached()
+        from aiohttp import ClientError  # noqa: PLC0415 - it is there by now
+
         try:
-            async with self._session.request(
+            async with session.request(
                 method,
                 self._url + path,
                 data=None if body is None else _encode(body),
@@ -202,13 +203,30 @@ class Venue:
             ) as response:
                 said = await _bounded(response)
         # Neither the error's text nor its cause: a header with the key hangs on some of them.
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (ClientError, TimeoutError, OSError, ValueError) as error:
             raise NetworkError(f"no answer to {path}: {type(error).__name__}") from None
         if response.ok and response.status < HTTPStatus.MULTIPLE_CHOICES:
             return Reply(response.status, said)
         if response.status in answers:
             return Reply(response.status, said)
         raise _refusal(path, response.status, said, response.headers.get("Retry-After"))
+
+    async def _reached(self) -> aiohttp.ClientSession:
+        """The session, made with the first call: a worker that makes none has 11 MB less."""
+        if self._session is None:
+            # In a thread, for it takes long: what is in hand goes on meanwhile.
+            library = await asyncio.to_thread(importlib.import_module, "aiohttp")
+            if self._is_open and self._session is None:
+                self._session = library.ClientSession(
+                    timeout=library.ClientTimeout(total=self._timeout_s),
+                    headers=self._headers,
+                    cookie_jar=library.DummyCookieJar(),
+                    auto_decompress=False,
+                    connector=library.TCPConnector(ssl=self._tls or True),
+                )
+        if self._session is None:
+            raise NetworkError("the session with the venue is not open")
+        return self._session
 
 
 async def listed(venue: VenueApi) -> tuple[VenuePosition, ...]:

@@ -6,16 +6,18 @@ import hashlib
 import hmac
 import importlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-import aiohttp
 import msgspec
 
 from agent.alerting.settings import AlertSettings
 from fleet.core.errors import ApiError, NetworkError, RefusedError, SettingsError
 from fleet.core.payloads import AlertRaised
+
+if TYPE_CHECKING:
+    import aiohttp
 
 TIMEOUT_S: Final = 10.0
 _WAIT: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -47,6 +49,8 @@ class Webhook:
     async def send(self, alert: AlertRaised, alert_id: str) -> None:
         """Post it once."""
         body = msgspec.json.encode({"id": alert_id, **msgspec.to_builtins(alert)})
+        from aiohttp import ClientError  # noqa: PLC0415 - as in open_sinks
+
         headers = {"Content-Type": "application/json", "Idempotency-Key": alert_id}
         if self._secret:
             digest = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
@@ -57,7 +61,7 @@ class Webhook:
             ) as response:
                 status = response.status
         # The address may hold a token: neither it nor the error's text is repeated.
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (ClientError, TimeoutError, OSError, ValueError) as error:
             raise NetworkError(f"no answer from the webhook: {type(error).__name__}") from None
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _WAIT:
             raise ApiError(f"the webhook answered {status}")
@@ -96,14 +100,20 @@ async def open_sinks(settings: AlertSettings) -> AsyncIterator[Sinks]:
     library = _apprise() if urls else None
     for number, url in enumerate(urls):
         sinks[f"apprise.{number}"] = Notifier(library, url, number)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(
-        timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        if url := settings.webhook_url.get_secret_value():
+    webhook = settings.webhook_url.get_secret_value()
+    async with AsyncExitStack() as stack:
+        if webhook:
+            session = await stack.enter_async_context(_session())
             secret = settings.webhook_secret.get_secret_value()
-            sinks["webhook"] = Webhook(session, url, secret)
+            sinks["webhook"] = Webhook(session, webhook, secret)
         yield sinks
+
+
+def _session() -> aiohttp.ClientSession:
+    import aiohttp  # noqa: PLC0415 - 11 MB that who has no webhook does not need
+
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    return aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _apprise() -> Any:
