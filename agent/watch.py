@@ -8,6 +8,7 @@ next look, so that all are in one mode within two.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -88,15 +89,17 @@ class Watch:
         return self.state.standing
 
     async def run(self) -> None:
-        """Look once a second, for ever; what goes wrong is said, and tried again."""
-        while True:
-            await asyncio.sleep(EVERY_S)
-            try:
-                await self.look(clock.now_ms())
-            except FleetError as error:
-                log.warning("the agent's state cannot be kept for now", reason=str(error))
-            except Exception:
-                log.exception("the agent's watch stumbled")
+        """Look once a second, for ever; what goes wrong is said, and tried again.
+
+        What is to be told is told beside that: a broker that takes nothing delays no mode.
+        """
+        telling: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                await _tried(self._see(clock.now_ms()))
+                if telling is None or telling.done():
+                    telling = tasks.create_task(_tried(self._tell()))
 
     async def look(self, now_ms: int) -> Standing:
         """Read how things are, and do what follows; the standing after it.
@@ -104,7 +107,12 @@ class Watch:
         Raises StateError where the store is away. An event that is not confirmed is published
         again at the next look.
         """
-        seen = await self._store.read(lambda tx: self._see(tx, now_ms))
+        await self._see(now_ms)
+        await self._tell()
+        return self.standing
+
+    async def _see(self, now_ms: int) -> None:
+        seen = await self._store.read(lambda tx: self._read(tx, now_ms))
         self._guard.learn(seen.breaker, now_ms)
         self._complain(seen.kept)
         before = seen.kept.state
@@ -124,10 +132,8 @@ class Watch:
             self._once(_doubt(self._place.agent, one))
         if self.standing.mode == "shutdown":
             self._close_all(seen.held)
-        await self._tell()
-        return self.standing
 
-    def _see(self, tx: Tx, now_ms: int) -> Seen:
+    def _read(self, tx: Tx, now_ms: int) -> Seen:
         place, kept = self._place, state.load(tx, self._place.book)
         gained = equity.get(tx, place.book)
         doubtful = positions.doubtful(tx, place.book)
@@ -176,7 +182,7 @@ class Watch:
             except PublishError as error:
                 log.warning("not published yet", type=event.type, reason=str(error))
                 return
-            del self._untold[event_id]
+            self._untold.pop(event_id, None)
 
     def _closing(self, position: Position) -> Event:
         since_ms = self.standing.since_ms
@@ -201,6 +207,15 @@ class Watch:
         if kept.damage and kept.damage != self._damage:
             log.error("a checkpoint is refused", reason=kept.damage)
         self._damage = kept.damage
+
+
+async def _tried(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except FleetError as error:
+        log.warning("the agent's state cannot be kept for now", reason=str(error))
+    except Exception:
+        log.exception("the agent's watch stumbled")
 
 
 def _alert(agent: str, book: str, standing: Standing) -> Event:

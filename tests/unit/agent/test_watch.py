@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from decimal import Decimal
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from fleet.core.errors import RefusedError
 from fleet.core.payloads import BalanceChanged, LowBalance
 from fleet.store import Store, breakers, effects, equity, positions
 from fleet.store.positions import Position
+from tests.waiting import until
 
 AGENT, BTC, ETH, SOL = "pf_agent_sandbox", "BTC/USDT", "ETH/USDT", "SOL/USDT"
 
@@ -63,6 +65,25 @@ async def test_a_drawdown_shuts_every_replica_and_closes_everything_once(
     assert at.done() == {"open": 2, "close": 2}
     assert "shutdown" in (await at.trade(SOL, "long")).skipped
     assert (await other.watch.look(at.now + 10**6)).mode == "shutdown", "it stays shut"
+
+
+async def test_a_broker_that_takes_nothing_delays_no_mode(
+    office: Any, post: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert hangs at the broker for ever: the next mode reaches this replica all the same."""
+    asked: list[str] = []
+
+    async def hang(event: Any) -> None:
+        asked.append(event.type)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(post, "publish", hang)
+    at = await office()
+    await say(store, "read_only", at.now)
+    await until(lambda: asked)
+    await say(store, "shutdown", at.now + 1)
+    await until(lambda: at.desk.watch.standing.mode == "shutdown")
+    assert asked == ["alert.raised"]
 
 
 async def test_only_an_operator_ends_a_shutdown_and_the_drawdown_counts_anew(
