@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable
+from functools import wraps
+from typing import Any, Final
 
 from agent.world import commands, escrows, health, jobs, mandate, reconcile, wallet
+from fleet.core.decision import Ack
 from fleet.core.retry import RetryPolicy
-from workers.registry import Function, Service
+from workers.context import Context
+from workers.registry import Function, Result, Service
 
-TOLD: Final[tuple[tuple[str, Function], ...]] = (
+OURS: Final[tuple[tuple[str, Function], ...]] = (
     ("wallet.balance_changed", wallet.on_balance),
     ("wallet.low_balance", wallet.on_low_balance),
     ("escrow.released", escrows.on_released),
+)
+"""Money: that of another agent is not ours to count or to spend."""
+TOLD: Final[tuple[tuple[str, Function], ...]] = (
     ("escrow.disputed", escrows.on_disputed),
-    ("evidence.requested", escrows.on_evidence),
     ("job.completed", jobs.on_completed),
     ("job.failed", jobs.on_failed),
+    ("evidence.requested", escrows.on_evidence),
     ("clock.health", health.on_health),
     ("clock.reconcile", reconcile.on_reconcile),
 )
@@ -31,6 +38,8 @@ PATIENT: Final = RetryPolicy(attempts=6, base=2.0, cap=60.0)
 
 def register(service: Service, call_s: float) -> None:
     """Add the handlers beside trading to the agent; a call takes up to `call_s` seconds."""
+    for pattern, function in OURS:
+        service.handler(pattern)(_if_ours(function))
     for pattern, function in TOLD:
         service.handler(pattern)(function)
     for pattern, function, unknown in COMMANDS:
@@ -42,3 +51,15 @@ def register(service: Service, call_s: float) -> None:
             retry=PATIENT,
             deadline=2 * call_s + 5.0,
         )(function)
+
+
+def _if_ours(function: Function) -> Function:
+    """The handler for what is told of this agent; what is told of another changes nothing here."""
+
+    @wraps(function)
+    def handle(ctx: Context, payload: Any) -> Result | Awaitable[Result]:
+        if ctx.event.agent_id != ctx.app.agent:
+            return Ack(skipped=f"it is about {ctx.event.agent_id}")
+        return function(ctx, payload)
+
+    return handle

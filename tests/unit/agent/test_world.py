@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent import records
@@ -67,6 +68,25 @@ async def test_a_late_breach_claims_nothing(world: Any) -> None:
     low = place.event(LowBalance(Decimal(3), Decimal(10)), "wallet.low_balance", place.now - 5)
     assert types(await place.runner.chain(low)) == ["wallet.low_balance"]
     assert not await place.desk.store.read(lambda tx: records.is_paused(tx, AGENT))
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        (BalanceChanged(Decimal(900)), "wallet.balance_changed"),
+        (LowBalance(Decimal(1), Decimal(10)), "wallet.low_balance"),
+        (EscrowReleased("esc_9", Decimal(500)), "escrow.released"),
+    ],
+)
+async def test_the_money_of_another_agent_is_not_ours(world: Any, told: Any, kind: str) -> None:
+    """Told of another agent: nothing is paused, claimed, counted or spent here."""
+    place = await world(faucet=True, income_policy="reinvest")
+    event = msgspec.structs.replace(place.event(told, kind), agent_id=HIRED)
+    (_, end), *more = await place.runner.chain(event)
+    assert end.skipped == f"it is about {HIRED}"
+    assert (more, place.done()) == ([], {})
+    assert await place.desk.store.read(lambda tx: records.balance(tx, AGENT)) is None
+    assert await place.desk.store.read(lambda tx: records.income(tx, AGENT)) == 0
 
 
 @pytest.mark.parametrize(
