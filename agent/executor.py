@@ -71,7 +71,7 @@ async def _carry_out(ctx: Context, known: Known) -> Decision:
         try:
             match step:
                 case to.Look():
-                    known = _with(known, listed=await listed(ctx.app.venue))
+                    known = await _look(ctx, known)
                 case to.Close(position=held):
                     await close(ctx.app, held, ctx, known.order)
                     known = _with(known, held=None)
@@ -115,6 +115,20 @@ async def _known(ctx: Context, order: OrderRequested) -> Known:
         held=next((one for one in live if one.pair == order.pair), None),
         others=frozenset(one.venue_id for one in live if one.key != order.key) - {""},
     )
+
+
+async def _look(ctx: Context, known: Known) -> Known:
+    """Ask the venue what is open, or learn that it cannot be asked.
+
+    To ask costs no attempt once none is left: parked, the order would keep its place until a
+    person came.
+    """
+    try:
+        return _with(known, listed=await listed(ctx.app.venue))
+    except (NetworkError, ApiError) as error:
+        if ctx.attempt < ATTEMPTS:
+            raise
+        return _with(known, unheard=str(error))
 
 
 async def _reserve(ctx: Context, known: Known) -> Known:

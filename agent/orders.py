@@ -46,7 +46,8 @@ class Known(msgspec.Struct, frozen=True):
     `place` is its own in the book, `is_new` where this attempt reserved it; `held` is what has
     the pair's place, `others` are the venue's ids of all else in the book. `fault` breaks a
     limit. A request may still arrive `quiet_ms` after it was sent. `listed` is what the venue
-    says is open. `sent`, `refused` and `lost` are what came of sending it.
+    says is open, `unheard` why it could not be asked. `sent`, `refused` and `lost` are what came
+    of sending it.
     """
 
     order: OrderRequested
@@ -64,6 +65,7 @@ class Known(msgspec.Struct, frozen=True):
     others: frozenset[str] = frozenset()
     no_place: str = ""
     listed: tuple[VenuePosition, ...] | None = None
+    unheard: str = ""
     sent: Sent | None = None
     refused: Exception | None = None
     lost: Failure | None = None
@@ -131,7 +133,7 @@ class Late(msgspec.Struct, frozen=True):
 class GiveUp(msgspec.Struct, frozen=True):
     """Give its place back, then `end` in one of these, or in what the venue refused with."""
 
-    end: Skip | Wait | Late | Exception | Failure
+    end: Skip | Wait | Forbid | Late | Exception | Failure
 
 
 class AskLater(msgspec.Struct, frozen=True):
@@ -165,13 +167,18 @@ def next_step(known: Known) -> Step:
         return _fresh(known)
     if place.state != "reserved":
         return Remember(place)
+    if known.unheard:
+        return Wait(RECOVERY_S, f"what became of it cannot be asked: {known.unheard}")
+    return _tried(known) or (_first(known) if known.is_new else _begun_before(known, place))
+
+
+def _tried(known: Known) -> Step | None:
+    """What follows from sending it in this attempt, if it was sent."""
     if known.refused is not None:
         return _unless_on_its_way(known) or GiveUp(known.refused)
     if known.lost is not None:
         return AskLater(known.lost, known.quiet_ms / 1000 + 1)
-    if known.sent is not None:
-        return _answered(known, known.sent)
-    return _first(known) if known.is_new else _begun_before(known, place)
+    return None if known.sent is None else _answered(known, known.sent)
 
 
 def _fresh(known: Known) -> Step:
@@ -190,7 +197,7 @@ def _forbidden(known: Known) -> Step | None:
         return Late()
     if not may_close(known.standing.mode):
         return Skip(_mode(known))
-    return Skip("the balance is not above its threshold") if known.is_paused else None
+    return _paused() if known.is_paused else None
 
 
 def _in_the_way(known: Known) -> Step | None:
@@ -227,25 +234,38 @@ def _begun_before(known: Known, place: Position) -> Step:
     """An earlier attempt may have reached the venue: it is asked before anything else."""
     if known.listed is None:
         return Look()
-    made = find(known.listed, known.order, place.opened_ms)
+    made = find(known.listed, place)
     if made is not None:
         return _found(made, known)
     if known.now_ms - place.opened_ms > RESEND_MS:
         return NeverKnown()
-    end = _no_more(known)
+    end = _no_more(known, place)
     if end is not None:
         return _unless_on_its_way(known) or GiveUp(end)
     return _may_not_open(known) or Send()
 
 
-def _no_more(known: Known) -> Late | Failure | Skip | None:
+def _no_more(known: Known, place: Position) -> Forbid | Late | Failure | Skip | Wait | None:
     """Why it is not sent again, if it is not."""
+    # An operator may have edited it, or set other limits, since its place was taken.
+    if known.fault is not None:
+        return Forbid(known.fault)
     if known.is_stale:
         return Late()
     if known.attempt > ATTEMPTS:
         return _not_carried_out()
+    if known.is_paused:
+        return _paused()
+    if not _is_for(place, known.order):
+        return Wait(BUSY_S, "its place was taken for another order")
     refusal = _may_not_open(known)
     return refusal if isinstance(refusal, Skip) else None
+
+
+def _is_for(place: Position, order: OrderRequested) -> bool:
+    """Whether a place was taken for this order as it is now."""
+    taken = (place.pair, place.direction, place.size, place.leverage)
+    return taken == (order.pair, order.direction, order.size_usdc, order.leverage)
 
 
 def _found(made: VenuePosition, known: Known) -> Step:
@@ -272,8 +292,7 @@ def _answered(known: Known, sent: Sent) -> Step:
         return _over(made, known)
     if known.listed is None:
         return Look()
-    place = known.place
-    found = find(known.listed, known.order, place.opened_ms if place else 0)
+    found = find(known.listed, known.place) if known.place else None
     if found is not None:
         return _found(found, known)
     if not sent.again:
@@ -302,6 +321,10 @@ def _unless_on_its_way(known: Known) -> Wait | None:
 
 def _busy(order: OrderRequested) -> Wait:
     return Wait(BUSY_S, f"{order.pair} is being traded")
+
+
+def _paused() -> Skip:
+    return Skip("the balance is not above its threshold")
 
 
 def _mode(known: Known) -> str:

@@ -9,6 +9,7 @@ from agent.settings import AgentSettings
 from agent.wire import VenuePosition
 from fleet.core.events import MAX_AHEAD_MS
 from fleet.core.payloads import OrderRequested
+from fleet.store.positions import Position
 
 LONGEST_PAIR: Final = 64
 LONGEST_KEY: Final = 128
@@ -32,15 +33,13 @@ def fault(order: OrderRequested, settings: AgentSettings, ts: int) -> str | None
     return None
 
 
-def find(
-    positions: Iterable[VenuePosition], order: OrderRequested, reserved_ms: int
-) -> VenuePosition | None:
-    """The open position that `order` made, if it made one.
+def find(listed: Iterable[VenuePosition], place: Position) -> VenuePosition | None:
+    """The open position that was made for a reserved place of the book, if one was.
 
     Where the venue does not tell keys: one of its pair and direction, not older than the
     reservation (our book holds that pair's only place, so it is nobody else's).
     """
-    return next((one for one in positions if _is_made_by(one, order, reserved_ms)), None)
+    return next((one for one in listed if _is_made_for(one, place)), None)
 
 
 def is_strange(position: VenuePosition, order: OrderRequested) -> bool:
@@ -53,9 +52,9 @@ def is_strange(position: VenuePosition, order: OrderRequested) -> bool:
     )
 
 
-def _is_made_by(position: VenuePosition, order: OrderRequested, reserved_ms: int) -> bool:
+def _is_made_for(position: VenuePosition, place: Position) -> bool:
     if position.idempotency_key is not None:
-        return position.idempotency_key == order.key
+        return position.idempotency_key == place.key
     opened_ms = position.opened_at_ms
-    is_alike = position.pair == order.pair and position.direction == order.direction
-    return is_alike and (opened_ms is None or opened_ms >= reserved_ms - CLOCKS_APART_MS)
+    is_alike = position.pair == place.pair and position.direction == place.direction
+    return is_alike and (opened_ms is None or opened_ms >= place.opened_ms - CLOCKS_APART_MS)

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fleet.core.decision import Ack, Decision, Fail, Retry
+from fleet.core.decision import Ack, Decision, Fail, Postpone, Retry
 from fleet.core.events import Event
 from fleet.core.payloads import CloseRequested
 
@@ -204,6 +204,24 @@ async def test_while_its_list_is_not_to_be_read_nothing_is_sent(lied_to: Start, 
     liar.lies = {}
     assert await at.run(event, attempt=4, at=at.now) == Ack()
     assert at.done() == {"open": 1}
+
+
+async def test_an_order_is_not_parked_because_the_venue_cannot_be_asked(lied_to: Start) -> None:
+    """The last attempt's answer is lost and an outage follows: asked until it is over, then known.
+
+    Parked, it would keep its place in the book until a person came.
+    """
+    at, liar = await lied_to()
+    liar.lies = {OPEN: LIES["garbage"], POSITIONS: LIES["garbage"]}
+    event = at.wish(BTC, "long")
+    assert isinstance(await at.run(event, attempt=4, at=at.now), Retry)
+    for minutes in (2, 30, 600):
+        assert isinstance(await at.run(event, attempt=5, at=at.now + minutes * QUIET_MS), Postpone)
+        assert (await at.effect(event)).state == "unknown"
+    liar.lies = {}
+    assert await at.run(event, attempt=5, at=at.now + 601 * QUIET_MS) == Ack()
+    assert await at.book() == {BTC: ("long", "open")}
+    assert (liar.asked.count(OPEN), at.done()) == (1, {"open": 1})
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -60,6 +60,7 @@ KNOWN = st.builds(
     | st.builds(
         place,
         STATES,
+        st.sampled_from(["long", "short"]),
         ago=st.sampled_from([0, 61_000, RESEND_MS + 1]),
         asked=st.sampled_from([NOW, NOW - QUIET_MS]),
     ),
@@ -73,6 +74,7 @@ KNOWN = st.builds(
     ),
     no_place=st.sampled_from(["", "limit", "pair_busy", "late", "spent"]),
     listed=st.none() | LISTED,
+    unheard=st.sampled_from(["", "no answer"]),
     sent=st.none() | st.builds(Sent, st.none() | st.just(OURS), st.booleans()),
     refused=st.none() | st.sampled_from([RefusedError("no"), NotNowError("later")]),
     lost=st.none() | st.just(Failure("network", "NetworkError", "no answer", "")),
@@ -81,12 +83,13 @@ KNOWN = st.builds(
 
 @given(KNOWN)
 def test_nothing_is_sent_that_must_not_be(known: Known) -> None:
-    """Not without a place, not before looking, not when found, stale, too old or forbidden."""
+    """Not without a place of its own, before looking, when found, stale, too old or forbidden."""
     if not isinstance(next_step(known), to.Send):
         return
     assert known.place is not None
     assert known.place.state == "reserved"
     assert known.sent is known.refused is known.lost is None
+    assert not known.unheard
     standing = known.standing
     assert standing.mode == "full" or (standing.mode, standing.reason) == ("read_only", NO_WRITES)
     if known.is_new:
@@ -94,7 +97,10 @@ def test_nothing_is_sent_that_must_not_be(known: Known) -> None:
     assert known.listed is not None
     assert all(one.idempotency_key != KEY for one in known.listed)
     assert not known.is_stale
+    assert not known.is_paused
+    assert known.fault is None
     assert known.attempt <= ATTEMPTS
+    assert known.place.direction == ORDER.direction
     assert NOW - known.place.opened_ms <= RESEND_MS
 
 

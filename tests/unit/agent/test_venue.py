@@ -10,6 +10,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -19,6 +20,7 @@ from agent import risk, wire
 from agent.venue import Venue
 from agent.wire import VenuePosition
 from fleet.core.errors import ApiError, FleetError, NetworkError, NotNowError, RefusedError
+from fleet.store.positions import Position
 
 KEY = "pf_live_verysecret"
 
@@ -222,10 +224,13 @@ def test_no_answer_is_too_odd(body: bytes) -> None:
 def test_a_position_is_found_by_its_key(floor: SimpleNamespace) -> None:
     """By pair and direction only where the venue tells no keys, and not if it is older."""
     wish = floor.order("BTC/USDT", "long", 1)
+    place = Position(wish.key, "a", wish.pair, "long", wish.size_usdc, wish.leverage, 1)
+    place = msgspec.structs.replace(place, opened_ms=10**6)
     mine = VenuePosition("p1", idempotency_key=wish.key)
     other = VenuePosition("p2", "BTC/USDT", "long", idempotency_key="else")
-    assert risk.find([other, mine], wish, 10**6) is mine
-    assert risk.find([other], wish, 10**6) is None
+    assert risk.find([other, mine], place) is mine
+    assert risk.find([other], place) is None
     plain = VenuePosition("p3", "BTC/USDT", "long", opened_at_ms=10**6 - 30_000)
-    assert risk.find([VenuePosition("p4", "BTC/USDT", "short"), plain], wish, 10**6) is plain
-    assert risk.find([plain], wish, 2 * 10**6) is None
+    assert risk.find([VenuePosition("p4", "BTC/USDT", "short"), plain], place) is plain
+    later = msgspec.structs.replace(place, opened_ms=2 * 10**6)
+    assert risk.find([plain], later) is None
