@@ -125,4 +125,6 @@ def _cause(error: Exception) -> str:
 def _advice(error: Exception) -> str:
     if isinstance(error, BusyError):
         return "end the process that keeps it locked"
+    if isinstance(error, DamagedError):
+        return "set STORE_URL to another file, or put a backup in its place with `fleet restore`"
     return "set STORE_URL to a file in a folder that you may write"
