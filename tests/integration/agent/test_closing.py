@@ -41,7 +41,7 @@ async def fleet(agents: Any, *words: str, code: int = 0) -> str:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return str(done.stdout or done.stderr)

@@ -54,7 +54,7 @@ class Fleet:
         done = await asyncio.to_thread(
             subprocess.run,
             self._argv(words), env=self._env, cwd=self._folder,
-            check=False, capture_output=True, text=True, timeout=90,
+            check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout) if "--json" in words else done.stdout

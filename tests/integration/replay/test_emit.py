@@ -24,7 +24,7 @@ async def emit(shop: Any, *arguments: str, **more: str) -> subprocess.CompletedP
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
