@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent import book
 from agent.desk import SERVICE, Desk
+from agent.risk import is_absurd
 from agent.venue import listed
 from agent.wire import ClosedPosition
 from fleet import clock
@@ -55,7 +56,7 @@ async def close(
     key, now_ms = held.key, ctx.now_ms
     await desk.store.run(lambda tx: positions.closing(tx, key, now_ms))
     try:
-        closed = await _closed(desk, held.venue_id, ctx, order)
+        closed = _believed(held, await _closed(desk, held.venue_id, ctx, order))
     except PermanentError as error:
         detail = f"{held.pair} {held.direction} ({held.venue_id}, key {key}): {error}"
         await desk.alert(ctx, "close_refused", key=key, detail=detail)
@@ -73,10 +74,17 @@ async def close(
 async def _ask_again(desk: Desk, held: Position, ctx: Context) -> None:
     """Take what the venue says now of a position that is over."""
     now_ms = ctx.now_ms
-    closed = await _closed(desk, held.venue_id, ctx)
+    closed = _believed(held, await _closed(desk, held.venue_id, ctx))
     if closed is not None:
         pnl, price = closed.realised_pnl_usdc, closed.exit_price
         await desk.store.run(lambda tx: positions.closed(tx, held.key, pnl, price, now_ms))
+
+
+def _believed(held: Position, closed: ClosedPosition | None) -> ClosedPosition | None:
+    """What the venue says that it gained; None where that cannot be."""
+    if closed is None or is_absurd(held, closed.realised_pnl_usdc):
+        return None
+    return closed
 
 
 async def _close_unbooked(desk: Desk, wish: CloseRequested, ctx: Context) -> Decision:

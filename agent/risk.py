@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Final
 
 from agent.settings import AgentSettings
@@ -13,6 +14,8 @@ from fleet.store.positions import Position
 
 LONGEST_PAIR: Final = 64
 LONGEST_KEY: Final = 128
+MOST_FOLD: Final = 10
+"""A price that moved further than tenfold while a position was open is taken for an error."""
 CLOCKS_APART_MS: Final = 60_000
 """How far the venue's clock may be from ours."""
 
@@ -50,6 +53,14 @@ def is_strange(position: VenuePosition, order: OrderRequested) -> bool:
         or position.size_usdc not in (None, order.size_usdc)
         or position.leverage not in (None, order.leverage)
     )
+
+
+def is_absurd(held: Position, gained: Decimal) -> bool:
+    """Whether no price can have made a position gain or lose so much.
+
+    Such a figure would blind the drawdown for ever, or never let it end.
+    """
+    return abs(gained) > held.size * held.leverage * MOST_FOLD
 
 
 def _is_made_for(position: VenuePosition, place: Position) -> bool:

@@ -14,11 +14,13 @@ from decimal import Decimal
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from fleet.core.decision import Ack, Decision, Fail, Postpone, Retry
 from fleet.core.events import Event
 from fleet.core.payloads import CloseRequested
+from fleet.store import Store, equity
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 OPEN, CLOSE, POSITIONS = "/api/trade/open", "/api/trade/close", "/api/trade/positions"
@@ -239,6 +241,30 @@ async def test_no_answer_to_a_closing_makes_two_of_it(lied_to: Start, lie: str) 
     assert await at.run(closing, attempt=2) == Ack()
     assert at.done() == {"open": 1, "close": 1}
     assert (await at.place(event)).pnl == Decimal(0)
+
+
+@pytest.mark.parametrize("gained", [b"1e14", b"-1e14"])
+async def test_a_gain_that_cannot_be_blinds_no_drawdown(
+    lied_to: Start, store: Store, gained: bytes
+) -> None:
+    """Over tenfold on 150 USDC: it is over, what it gained is not known, and the venue is asked."""
+    at, liar = await lied_to()
+    event = at.wish(BTC, "long")
+    await at.run(event)
+    wish = CloseRequested("close", event.payload["key"], BTC)
+    liar.lies = {CLOSE: answer(b'{"realised_pnl_usdc":' + gained + b"}")}
+    assert await at.run(at.event(wish, "order.close_requested")) == Ack()
+    place = await at.place(event)
+    assert (place.state, place.pnl, place.presumed) == ("closed", None, Decimal(50))
+    again = msgspec.structs.replace(wish, key="again")
+    assert await at.run(at.event(again, "order.close_requested")) == Ack()
+    known = await store.read(lambda tx: equity.get(tx, place.agent))
+    assert (known.realised, known.peak) == (0, 0)
+    liar.lies = {}
+    last = msgspec.structs.replace(wish, key="last")
+    assert await at.run(at.event(last, "order.close_requested")) == Ack()
+    place = await at.place(event)
+    assert (place.pnl, place.presumed) == (Decimal(0), None)
 
 
 async def test_the_id_of_another_order_is_believed_of_neither(lied_to: Start) -> None:
