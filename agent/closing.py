@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent import book
 from agent.desk import SERVICE, Desk
 from agent.risk import is_absurd
@@ -16,7 +18,7 @@ from fleet.store.api import Tx
 from fleet.store.positions import Position
 from workers.context import Context
 
-BUSY_S = 5.0
+BUSY_S: Final = 5.0
 
 
 async def on_close(ctx: Context, wish: CloseRequested) -> Decision:

@@ -195,8 +195,8 @@ async def _end(ctx: Context, known: Known, step: to.Step) -> Decision:
     return decision
 
 
-def _plain(ctx: Context, step: Any) -> Decision:
-    """An end that leaves the book as it is."""
+def _plain(ctx: Context, step: to.Step | to.End) -> Decision:
+    """An end that leaves the book as it is. Raises what the venue refused with."""
     match step:
         case to.Skip(reason=reason):
             return _skip(ctx, reason)
@@ -211,10 +211,13 @@ def _plain(ctx: Context, step: Any) -> Decision:
             raise DataError(fault)
         case Failure():
             return Fail(step)
-    raise step
+        case Exception():
+            raise step
+        case _:
+            raise LogicError(f"{type(step).__name__} is no end of an order")
 
 
-async def _give_up(ctx: Context, known: Known, end: Any) -> Decision:
+async def _give_up(ctx: Context, known: Known, end: to.End) -> Decision:
     """Give its place back; whatever was tried before, it certainly did nothing."""
     await ctx.app.store.run(lambda tx: positions.release(tx, known.order.key))
     ctx.effecting.before = None

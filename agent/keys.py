@@ -10,6 +10,8 @@ from fleet.core.errors import DataError
 from fleet.core.payloads import MONEY_LIMIT
 
 MINUTE_MS: Final = 60_000
+RESEND_MS: Final = 23 * 60 * 60 * 1000
+"""The platform knows a key for 24 hours; the clocks need not agree."""
 
 
 def trade_key(agent: str, pair: str, direction: str, ts_ms: int) -> str:

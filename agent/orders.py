@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from agent.keys import RESEND_MS
 from agent.modes import NO_WRITES, Standing, may_close
 from agent.risk import find, is_strange
 from agent.wire import VenuePosition
@@ -29,8 +30,6 @@ ATTEMPTS: Final = 4
 """Deliveries of an order that may send it. One more asks what became of the last."""
 BUSY_S: Final = 0.5
 RECOVERY_S: Final = 5.0
-RESEND_MS: Final = 23 * 60 * 60 * 1000
-"""The venue knows a key for 24 hours; the clocks need not agree."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -130,10 +129,13 @@ class Late(msgspec.Struct, frozen=True):
     """It is too old to be traded."""
 
 
+End: TypeAlias = Skip | Wait | Forbid | Late | Exception | Failure
+
+
 class GiveUp(msgspec.Struct, frozen=True):
     """Give its place back, then `end` in one of these, or in what the venue refused with."""
 
-    end: Skip | Wait | Forbid | Late | Exception | Failure
+    end: End
 
 
 class AskLater(msgspec.Struct, frozen=True):

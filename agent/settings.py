@@ -33,7 +33,6 @@ class AgentSettings(PlatformSettings):
     max_positions: Annotated[int, Field(ge=1, le=1000, validation_alias="MAX_POSITIONS")] = 3
     tick_max_age_s: Seconds = Field(default=30.0, validation_alias="TICK_MAX_AGE_S")
     order_max_age_s: Seconds = Field(default=120.0, validation_alias="ORDER_MAX_AGE_S")
-
     quiet_s: Seconds = Field(default=60.0, validation_alias="PF_QUIET_S")
     order_endpoint: Literal["open", "trade"] = Field(
         default="open", validation_alias="PF_ORDER_ENDPOINT"

@@ -13,6 +13,7 @@ import msgspec
 
 from agent import records, wire
 from agent.desk import Desk
+from agent.keys import RESEND_MS
 from agent.records import Terms
 from agent.wire import Id
 from agent.world import mandate
@@ -33,8 +34,6 @@ from workers.context import Context
 
 HALT_S: Final = 60.0
 LARGEST_RESULT: Final = 4096
-RESEND_MS: Final = 23 * 60 * 60 * 1000
-"""The platform knows a key for 24 hours; the clocks need not agree."""
 
 
 class _Hired(msgspec.Struct, frozen=True):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent import state
+from agent.keys import RESEND_MS
 from agent.modes import DRAWDOWN
-from agent.orders import RESEND_MS
 from agent.world.reconcile import ASKED_MS, STUCK_MS
 from fleet.core.decision import Ack, Fail
 from fleet.core.errors import RefusedError, SettingsError

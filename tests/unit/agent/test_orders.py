@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import orders as to
+from agent.keys import RESEND_MS
 from agent.modes import MODES, NO_WRITES, Standing
-from agent.orders import ATTEMPTS, RESEND_MS, Known, Sent, next_step
+from agent.orders import ATTEMPTS, Known, Sent, next_step
 from agent.wire import VenuePosition
 from fleet.core.errors import NotNowError, RefusedError
 from fleet.core.failure import Failure

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from agent import state
+from agent.keys import RESEND_MS
 from agent.modes import Standing
-from agent.orders import RESEND_MS
 from agent.state import AgentState
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 from fleet.store import Store
