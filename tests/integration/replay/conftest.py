@@ -184,7 +184,8 @@ class Shop:
             worker="worker-1",
             handler="on_wallet",
         )
-        await publisher.publish(names.DLX, self.queue, body, headers=headers, lane=0)
+        # Ten thousand may stand in line.
+        await publisher.publish(names.DLX, self.queue, body, headers=headers, lane=0, timeout_s=120)
 
     @asynccontextmanager
     async def publisher(self) -> AsyncIterator[ConfirmedPublisher]:
