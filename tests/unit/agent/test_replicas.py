@@ -51,10 +51,10 @@ OUTCOMES = {Ack: "done", Expire: "expired", Fail: "failed"}
 
 @dataclass
 class Call:
-    """One call of a replica that waits for its turn; `is_write` goes to the venue's write API."""
+    """One call of a replica that waits for its turn; `in_weather` goes to the venue."""
 
     do: Callable[[], Any]
-    is_write: bool = False
+    in_weather: bool = False
 
     def __await__(self) -> Generator[Call, Any, Any]:
         """Hand the call to whoever decides when it happens."""
@@ -96,15 +96,15 @@ class Platform:
 
     async def positions(self) -> tuple[VenuePosition, ...]:
         """What is open."""
-        return await Call(self.listed)
+        return await Call(self.listed, in_weather=True)
 
     async def open(self, order: OrderRequested) -> Opened:
         """Open under the order's key."""
-        return await Call(lambda: self._open(order), is_write=True)
+        return await Call(lambda: self._open(order), in_weather=True)
 
     async def close(self, position_id: str, _: Any = None) -> ClosedPosition | None:
         """Close one."""
-        return await Call(lambda: self._close(position_id), is_write=True)
+        return await Call(lambda: self._close(position_id), in_weather=True)
 
     def listed(self) -> tuple[VenuePosition, ...]:
         """What is open, now."""
@@ -216,7 +216,7 @@ class World:
 
     def _weather(self, call: Call, weather: str) -> Exception | None:
         """What the caller hears instead of an answer."""
-        if not call.is_write:
+        if not call.in_weather:
             return None
         if weather == "late":
             self.late.append((self.now_ms, call.do))
