@@ -200,10 +200,8 @@ def _plain(ctx: Context, step: to.Step | to.End) -> Decision:
     match step:
         case to.Skip(reason=reason):
             return _skip(ctx, reason)
-        case to.Wait(seconds=seconds, reason=reason):
-            return Postpone(seconds, reason)
-        case to.AskLater(failure=why, seconds=seconds):
-            return Retry(seconds, why)
+        case Postpone() | Retry():
+            return step
         case to.Late():
             return Expire(f"the order is over {ctx.app.settings.order_max_age_s:g} s old")
         case to.Forbid(fault=fault):

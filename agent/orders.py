@@ -21,6 +21,7 @@ from agent.modes import NO_WRITES, Standing, may_close
 from agent.risk import find, is_strange
 from agent.wire import VenuePosition
 from fleet.core.breaker import BreakerState
+from fleet.core.decision import Postpone, Retry
 from fleet.core.errors import RefusedError
 from fleet.core.failure import Failure
 from fleet.core.payloads import OrderRequested
@@ -112,13 +113,6 @@ class Skip(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Wait(msgspec.Struct, frozen=True):
-    """Not now."""
-
-    seconds: float
-    reason: str
-
-
 class Forbid(msgspec.Struct, frozen=True):
     """It is over the limits."""
 
@@ -129,20 +123,13 @@ class Late(msgspec.Struct, frozen=True):
     """It is too old to be traded."""
 
 
-End: TypeAlias = Skip | Wait | Forbid | Late | Exception | Failure
+End: TypeAlias = Skip | Postpone | Forbid | Late | Exception | Failure
 
 
 class GiveUp(msgspec.Struct, frozen=True):
     """Give its place back, then `end` in one of these, or in what the venue refused with."""
 
     end: End
-
-
-class AskLater(msgspec.Struct, frozen=True):
-    """The last attempt has no answer: come back once none can come, to ask and not to send."""
-
-    failure: Failure
-    seconds: float
 
 
 class NeverKnown(msgspec.Struct, frozen=True):
@@ -157,7 +144,7 @@ class Strange(msgspec.Struct, frozen=True):
 
 Step: TypeAlias = (
     Look | Close | Reserve | Send
-    | Opened | Remember | Spent | Skip | Wait | Forbid | Late | GiveUp | AskLater | NeverKnown
+    | Opened | Remember | Spent | Skip | Postpone | Forbid | Late | GiveUp | Retry | NeverKnown
     | Strange
 )  # fmt: skip
 
@@ -170,7 +157,7 @@ def next_step(known: Known) -> Step:
     if place.state != "reserved":
         return Remember(place)
     if known.unheard:
-        return Wait(RECOVERY_S, f"what became of it cannot be asked: {known.unheard}")
+        return Postpone(RECOVERY_S, f"what became of it cannot be asked: {known.unheard}")
     return _tried(known) or (_first(known) if known.is_new else _begun_before(known, place))
 
 
@@ -179,7 +166,8 @@ def _tried(known: Known) -> Step | None:
     if known.refused is not None:
         return _unless_on_its_way(known) or GiveUp(known.refused)
     if known.lost is not None:
-        return AskLater(known.lost, known.quiet_ms / 1000 + 1)
+        # The last attempt has no answer: back once none can come, to ask and not to send.
+        return Retry(known.quiet_ms / 1000 + 1, known.lost)
     return None if known.sent is None else _answered(known, known.sent)
 
 
@@ -247,7 +235,7 @@ def _begun_before(known: Known, place: Position) -> Step:
     return _may_not_open(known) or Send()
 
 
-def _no_more(known: Known, place: Position) -> Forbid | Late | Failure | Skip | Wait | None:
+def _no_more(known: Known, place: Position) -> Forbid | Late | Failure | Skip | Postpone | None:
     """Why it is not sent again, if it is not."""
     # An operator may have edited it, or set other limits, since its place was taken.
     if known.fault is not None:
@@ -259,7 +247,7 @@ def _no_more(known: Known, place: Position) -> Forbid | Late | Failure | Skip | 
     if known.is_paused:
         return _paused()
     if not _is_for(place, known.order):
-        return Wait(BUSY_S, "its place was taken for another order")
+        return Postpone(BUSY_S, "its place was taken for another order")
     refusal = _may_not_open(known)
     return refusal if isinstance(refusal, Skip) else None
 
@@ -298,31 +286,31 @@ def _answered(known: Known, sent: Sent) -> Step:
     if found is not None:
         return _found(found, known)
     if not sent.again:
-        return Wait(BUSY_S, "the venue does not list it yet")
+        return Postpone(BUSY_S, "the venue does not list it yet")
     return _over(made, known) if made is not None else _unless_on_its_way(known) or Spent(None)
 
 
-def _may_not_open(known: Known) -> Skip | Wait | None:
+def _may_not_open(known: Known) -> Skip | Postpone | None:
     """Why the mode forbids opening, if it does. The breaker's probe is let through."""
     standing = known.standing
     if standing.mode == "full":
         return None
     if standing.mode != "read_only" or standing.reason != NO_WRITES:
         return Skip(_mode(known))
-    return Wait(RECOVERY_S, _mode(known)) if known.write_api == "closed" else None
+    return Postpone(RECOVERY_S, _mode(known)) if known.write_api == "closed" else None
 
 
-def _unless_on_its_way(known: Known) -> Wait | None:
+def _unless_on_its_way(known: Known) -> Postpone | None:
     """While a request that nobody waits for any more may still arrive, the place stays taken."""
     place = known.place
     left_ms = place.asked_ms + known.quiet_ms - known.now_ms if place else 0
     if known.is_new or left_ms <= 0:
         return None
-    return Wait(left_ms / 1000 + 1, "an earlier request may still arrive")
+    return Postpone(left_ms / 1000 + 1, "an earlier request may still arrive")
 
 
-def _busy(order: OrderRequested) -> Wait:
-    return Wait(BUSY_S, f"{order.pair} is being traded")
+def _busy(order: OrderRequested) -> Postpone:
+    return Postpone(BUSY_S, f"{order.pair} is being traded")
 
 
 def _paused() -> Skip:

@@ -12,7 +12,7 @@ import socket
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from fleet.broker.given import GivenBroker
 from fleet.broker.running import await_ready
 from fleet.core.errors import BrokerError
 from fleet.settings import load
-from fleet.store import Settled
+from fleet.store import Settled, Store, open_store
 from tests import postgres as postgresql
 
 # How fast this machine is today is no property of the code.
@@ -302,6 +302,15 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no recorded tapes here: set FLEET_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An open, empty store."""
+    opened = open_store(store_url)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import msgspec
 from rich.table import Table
 
 from fleet import clock
-from fleet.cli import effects_book, failed_options, failed_shown
-from fleet.cli.effects_book import by, handlers
+from fleet.cli import effects_book, failed_options, failed_shown, stored
+from fleet.cli.effects_book import handlers
 from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
 from fleet.core.errors import SettingsError
@@ -114,7 +114,7 @@ async def _look(
 )
 @click.option("--note", required=True, help="How you know.")
 @handlers
-@by
+@stored.by
 @failed_options.as_json
 def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: Any) -> None:
     """Say that an effect was done, or failed, where nobody else can know.
@@ -134,7 +134,7 @@ def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: A
 @command.command()
 @click.argument("key")
 @handlers
-@by
+@stored.by
 @failed_options.stale
 @failed_options.dry_run
 @failed_options.yes

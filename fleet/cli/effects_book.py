@@ -13,7 +13,7 @@ import msgspec
 from agent.keys import close_key
 from agent.settings import load_settings
 from fleet import clock
-from fleet.cli import failed_options, failed_shown
+from fleet.cli import failed_options, failed_shown, stored
 from fleet.cli.failed_options import Where
 from fleet.cli.load import TOLD_HANDLERS, told_handlers
 from fleet.core.envelope import event_headers
@@ -38,7 +38,6 @@ handlers = click.option(
     metavar="MODULE:NAME",
     help="The service that has them.",
 )
-by = click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -65,7 +64,7 @@ def _money(_ctx: click.Context, _option: click.Parameter, text: str) -> Decimal:
 @click.option("--note", required=True, help="Why.")
 @click.option("--unbooked", is_flag=True, help="KEY is the venue's id of what the book lacks.")
 @handlers
-@by
+@stored.by
 @failed_options.yes
 @failed_options.as_json
 def close(
@@ -102,7 +101,7 @@ def close(
 )
 @click.option("--note", required=True, help="How you know.")
 @handlers
-@by
+@stored.by
 @failed_options.as_json
 def settle(
     key: str, gained: Decimal, note: str, handlers: str, by: str | None, *, as_json: bool

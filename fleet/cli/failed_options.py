@@ -13,6 +13,7 @@ import click
 import uvloop
 
 from fleet import clock
+from fleet.cli import stored
 from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
@@ -38,7 +39,7 @@ stale = click.option("--even-if-stale", is_flag=True, help="Send also what is to
 def at_queue(function: F) -> F:
     """Give a command the options that say which queue, and who acts."""
     for option in (
-        click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]"),
+        stored.by,
         click.option(
             "--unrouted", is_flag=True, help="What nobody wanted, instead of what failed."
         ),

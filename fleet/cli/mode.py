@@ -15,7 +15,7 @@ from agent.modes import MODES, Mode
 from agent.settings import load_settings
 from agent.state import AgentState
 from fleet import clock
-from fleet.cli import failed_options, failed_shown
+from fleet.cli import failed_options, failed_shown, stored
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
@@ -29,7 +29,7 @@ SHOW: Final = "show"
 @click.command()
 @click.argument("what", type=click.Choice([SHOW, *MODES]), default=SHOW)
 @click.option("--note", default="", help="Why; asked for with every mode.")
-@click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]")
+@stored.by
 @click.option(
     "--agent", "named", metavar="NAME", help="Whose mode. [PF_AGENT_ID, or the only one there is]"
 )

@@ -20,7 +20,7 @@ import pytest
 from fleet import clock
 from fleet.core.events import Event, write_event
 from fleet.core.ulid import make_ulid
-from fleet.store import Store, effects, open_store, positions
+from fleet.store import Store, effects, positions
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings
 from tests.waiting import until
@@ -104,15 +104,6 @@ def go_on(venue: Sandbox, prices: list[int]) -> None:
     record(venue.settings.trades, START_MS + 60_000, prices)
     venue._playing = None
     venue.begin()
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    """The fleet's store."""
-    opened = open_store(store_url)
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 async def order(amqp_url: str, pair: str) -> str:

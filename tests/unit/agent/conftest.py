@@ -19,7 +19,7 @@ from agent.desk import Desk, open_desk
 from agent.records import Terms
 from agent.settings import AgentSettings
 from agent.world.settings import WorldSettings
-from fleet.store import Store, effects, open_store, positions
+from fleet.store import Store, effects, positions
 from sandbox.server import Sandbox
 from sandbox.settings import SandboxSettings
 from workers.context import Startup
@@ -61,15 +61,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for name in [name for name in os.environ if name.startswith(names)]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    """An open, empty store."""
-    opened = open_store(store_url)
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from agent.keys import RESEND_MS
 from agent.modes import MODES, NO_WRITES, Standing
 from agent.orders import ATTEMPTS, Known, Sent, next_step
 from agent.wire import VenuePosition
+from fleet.core.decision import Postpone, Retry
 from fleet.core.errors import NotNowError, RefusedError
 from fleet.core.failure import Failure
 from fleet.core.payloads import OrderRequested
@@ -23,8 +24,8 @@ NOW, QUIET_MS, PAIR, KEY = 1_750_000_000_000, 60_000, "BTC/USDT", "k" * 32
 ORDER = OrderRequested(PAIR, "long", Decimal(50), Decimal(3), NOW - 1_000, KEY)
 OURS = VenuePosition("pos_1", PAIR, "long", Decimal(50), Decimal(3), idempotency_key=KEY)
 ENDS = (
-    to.Opened, to.Remember, to.Spent, to.Skip, to.Wait, to.Forbid, to.Late, to.GiveUp,
-    to.AskLater, to.NeverKnown, to.Strange,
+    to.Opened, to.Remember, to.Spent, to.Skip, Postpone, to.Forbid, to.Late, to.GiveUp,
+    Retry, to.NeverKnown, to.Strange,
 )  # fmt: skip
 STATES = st.sampled_from(["reserved", "open", "closing", "closed", "released"])
 LISTED = st.lists(

@@ -10,15 +10,6 @@ from fleet.store import Store, open_store
 
 
 @pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    """An open, empty store."""
-    opened = open_store(store_url)
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def other(store: Store, store_url: str) -> AsyncIterator[Store]:
     """The same store, opened a second time as another process would."""
     assert store is not None
