@@ -35,7 +35,8 @@ WARM_UP_S: Final = 4.0
 WINDOW_S: Final = 5.0
 IN_HAND: Final = 100
 """The prefetch of those that go: enough that most of it has to go back."""
-DEADLINE_S: Final = 300.0
+QUIET_S: Final = 90.0
+"""What nobody had for so long is lost: a hold of a handler's effect runs out before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Options:
     effect: EffectClass = "idempotent"
     queue_type: QueueType = "quorum"
     store: str = ""
+    handler_s: float = WAIT_S
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ async def run(options: Options) -> dict[str, Any]:
     rates = {count: await _rate(options, count) for count in options.replicas}
     first, most = min(rates), max(rates)
     return {
-        "handler_ms": WAIT_S * 1000,
+        "handler_ms": options.handler_s * 1000,
         "concurrency": CONCURRENCY,
         "effect": options.effect,
         "queue_type": options.queue_type,
@@ -78,13 +80,13 @@ async def run(options: Options) -> dict[str, Any]:
 
 async def _rate(options: Options, count: int) -> float:
     """Events a second of so many replicas, while the queue never runs empty."""
-    best = CONCURRENCY / WAIT_S
+    best = CONCURRENCY / options.handler_s
     events = round(count * best * (WARM_UP_S + WINDOW_S) * 1.5)
     async with _replicas(options, options.effect, count, events) as replicas:
         await asyncio.sleep(WARM_UP_S)
-        before, began = await _handled(replicas), time.perf_counter()
+        before, began = await _had(replicas), time.perf_counter()
         await asyncio.sleep(WINDOW_S)
-        after, seconds = await _handled(replicas), time.perf_counter() - began
+        after, seconds = await _had(replicas), time.perf_counter() - began
         return (after - before) / seconds
 
 
@@ -118,8 +120,9 @@ class _Replica:
     async def ready(self) -> None:
         await asyncio.to_thread(self._pipe.recv)
 
-    async def handled(self) -> int:
-        self._pipe.send("handled")
+    async def had(self) -> int:
+        """How many effects it had. What it only put off, or found done, is not among them."""
+        self._pipe.send("had")
         return cast("int", await asyncio.to_thread(self._pipe.recv))
 
     async def stop(self) -> Told:
@@ -128,14 +131,17 @@ class _Replica:
         return cast("Told", await asyncio.to_thread(self._pipe.recv))
 
 
-async def _handled(replicas: Sequence[_Replica]) -> int:
-    return sum(await asyncio.gather(*(each.handled() for each in replicas)))
+async def _had(replicas: Sequence[_Replica]) -> int:
+    return sum(await asyncio.gather(*(each.had() for each in replicas)))
 
 
 async def _until(replicas: Sequence[_Replica], count: int) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while await _handled(replicas) < count:
-            await asyncio.sleep(0.05)
+    """Return once they had `count` effects, or had no other for QUIET_S."""
+    most, since = -1, time.monotonic()
+    while (had := await _had(replicas)) < count and time.monotonic() - since < QUIET_S:
+        if had > most:
+            most, since = had, time.monotonic()
+        await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -148,13 +154,14 @@ async def _replicas(
 ) -> AsyncIterator[list[_Replica]]:
     """So many replicas that all consume a queue with so many events."""
     name = f"bench.b{secrets.token_hex(4)}"
-    service = _service(name, effect, Counter())
+    service = _service(name, effect, options.handler_s, Counter())
     with tempfile.TemporaryDirectory() as folder:
         store_url = options.store or f"sqlite:///{folder}/bench.sqlite3"
         async with laid_out(service, options.amqp_url, options.queue_type, store_url):
             await fill(options.amqp_url, events, names.work_queue(name))
             settings = {"amqp_url": options.amqp_url, "prefetch": prefetch}
-            replicas = [_start(settings, store_url, name, effect) for _ in range(count)]
+            service_of = (name, effect, options.handler_s)
+            replicas = [_start(settings, store_url, service_of) for _ in range(count)]
             try:
                 await asyncio.gather(*(each.ready() for each in replicas))
                 yield replicas
@@ -164,24 +171,26 @@ async def _replicas(
                     each.process.join()
 
 
-def _start(settings: dict[str, Any], store_url: str, name: str, effect: EffectClass) -> _Replica:
+def _start(
+    settings: dict[str, Any], store_url: str, service: tuple[str, EffectClass, float]
+) -> _Replica:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=_work, args=(settings, store_url, name, effect, theirs)
+        target=_work, args=(settings, store_url, service, theirs)
     )
     process.start()
     theirs.close()
     return _Replica(process, ours)
 
 
-def _service(name: str, effect: EffectClass, numbers: Counter[int]) -> Service:
+def _service(name: str, effect: EffectClass, handler_s: float, numbers: Counter[int]) -> Service:
     service = Service(name)
     key = (lambda payload: cast("str", payload["key"])) if effect == "once" else None
 
     @service.handler(EVENT_TYPE, effect=effect, key=key)
     async def wait(context: Context, payload: dict[str, Any]) -> None:
         numbers[payload["number"]] += 1
-        await asyncio.sleep(WAIT_S)
+        await asyncio.sleep(handler_s)
         if context.effect is not None:
             context.effect.done(payload["number"])
 
@@ -189,14 +198,16 @@ def _service(name: str, effect: EffectClass, numbers: Counter[int]) -> Service:
 
 
 def _work(
-    settings: dict[str, Any], store_url: str, name: str, effect: EffectClass, pipe: Connection
+    settings: dict[str, Any],
+    store_url: str,
+    service: tuple[str, EffectClass, float],
+    pipe: Connection,
 ) -> None:
     """The replica's process: answers over its pipe until it is asked to stop."""
     logs.configure(level="warning")
     told = Told(Counter())
-    service = _service(name, effect, told.numbers)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_handle(service, settings, store_url, told, pipe))
+        runner.run(_handle(_service(*service, told.numbers), settings, store_url, told, pipe))
     pipe.send(told)
 
 
@@ -218,7 +229,7 @@ async def _handle(
         await asyncio.sleep(0.01)
     pipe.send("consuming")
     while await asyncio.to_thread(pipe.recv) != "stop":
-        pipe.send(worker.handled)
+        pipe.send(told.numbers.total())
     stop.set()
     await running
     await store.close()

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from fleet import clock
-from fleet.core.decision import Ack, Decision, Fail
+from fleet.core.decision import Ack, Decision, Fail, Postpone
 from fleet.core.events import Event
 from fleet.core.failure import failure
 from fleet.telemetry.histogram import Buckets
@@ -165,11 +165,23 @@ class Pool:
         return hold.postponed(now_ms, random.uniform)
 
     async def _run(self, job: Job) -> None:
-        if job.delivery.is_ours and not self._judged(job):
-            await self._handle(job)
-        if job.delivery.origin.is_lane and job.decision is not None:
+        if not self._judged(job):
+            if job.delivery.is_ours:
+                await self._handle(job)
+            else:
+                self._let_go(job)
+        if job.delivery.origin.is_lane and job.delivery.is_ours and job.decision is not None:
             job.decision = in_lane(job.decision)
         self._finished(job)
+
+    def _let_go(self, job: Job) -> None:
+        """Settle the effect of what comes again by itself, if it has one: nobody has begun it.
+
+        Whoever has the message next would otherwise wait for our hold, and then have to ask.
+        """
+        if job.standing.effect is not None:
+            job.decision = Postpone(0, "its channel was lost")
+            job.context = self._context(job, clock.now_ms(), None)
 
     async def _handle(self, job: Job) -> None:
         handler, now_ms = cast("Handler", job.handler), clock.now_ms()

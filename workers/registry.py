@@ -169,6 +169,11 @@ class Service:
             raise SettingsError(f"{name}: an effect is one of {', '.join(get_args(EffectClass))}.")
         if (handler.key is None) == (handler.effect == "once"):
             raise SettingsError(f"{name}: effect 'once' and a key go together.")
+        if handler.effect == "once" and self._is_lane(handler.pattern):
+            raise SettingsError(
+                f"{name}: a lane does not wait, so nothing is asked there;"
+                " emit an event for a handler with the effect."
+            )
         for limit in (handler.max_age, handler.stale_after):
             if limit is not None and not 0 <= limit < math.inf:
                 raise SettingsError(f"{name}: an age is 0 or more seconds, not {limit}.")

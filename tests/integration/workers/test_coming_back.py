@@ -14,6 +14,7 @@ from fleet.core.errors import StateError
 from topology import names
 from workers.context import Context
 from workers.registry import Service
+from workers.worker import Worker
 
 
 @pytest.fixture
@@ -59,34 +60,94 @@ async def test_a_stop_request_finishes_what_runs_and_hands_back_the_rest(bench: 
     assert set(calls.values()) == {1}
 
 
-async def test_effects_that_were_only_reserved_go_on_elsewhere_at_once(
-    bench: Any, service: Service
-):
+class Once:
+    """A service whose handler has an effect, cannot ask about it, and waits at a gate."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.calls: Counter[str] = Counter()
+        self.began, self.gate = asyncio.Event(), asyncio.Event()
+
+        @service.handler(
+            "test.once", effect="once", key=lambda payload: payload["key"], deadline=600
+        )
+        async def once(_: Context, payload: dict[str, Any]) -> None:
+            self.calls[payload["key"]] += 1
+            self.began.set()
+            await self.gate.wait()
+
+    async def begin(self, bench: Any, count: int) -> tuple[Worker, list[Any]]:
+        """A worker with one of so many events at work, and the others reserved."""
+        await bench.lay_out(self.service)
+        events = [
+            bench.event("test.once", {"key": f"{self.service.name} {n}"}) for n in range(count)
+        ]
+        for event in events:
+            await bench.publish(event)
+        worker = await bench.start(self.service, concurrency=1, prefetch=50)
+        await self.began.wait()
+        await bench.until(lambda: waiting(worker) == count - 1)
+        return worker, events
+
+
+def waiting(worker: Worker) -> int:
+    """How many jobs wait for their handler."""
+    return worker._flow.pool._work.qsize()
+
+
+@pytest.fixture
+def once(service: Service) -> Once:
+    """Each event takes minutes to give up: whoever waits for a hold, or asks, is seen."""
+    return Once(service)
+
+
+async def test_effects_that_were_only_reserved_go_on_elsewhere_at_once(bench: Any, once: Once):
     """What a drain hands back was not tried: nobody waits for its hold, asks or fails it."""
-    calls: Counter[str] = Counter()
-    leaving, gate = asyncio.Event(), asyncio.Event()
-
-    @service.handler("test.once", effect="once", key=lambda payload: payload["key"], deadline=600)
-    async def once(_: Context, payload: dict[str, Any]) -> None:
-        calls[payload["key"]] += 1
-        leaving.set()
-        await gate.wait()
-
-    await bench.lay_out(service)
-    events = [bench.event("test.once", {"key": f"{service.name} {n}"}) for n in range(20)]
-    for event in events:
-        await bench.publish(event)
-    first = await bench.start(service, concurrency=1, prefetch=50)
-    await leaving.wait()
-    await bench.until(lambda: len(first._flow.pool._work._queue) == 19)
-    stopping = asyncio.create_task(bench.stop(first))
-    await bench.until(lambda: not first._flow.pool._work._queue)
-    gate.set()
+    worker, events = await once.begin(bench, 20)
+    stopping = asyncio.create_task(bench.stop(worker))
+    await bench.until(lambda: not waiting(worker))
+    once.gate.set()
     await stopping
-    await bench.start(service)
+    await bench.start(once.service)
     # Long before a hold is over: it is the handler's deadline and 10 s.
-    assert set((await bench.settled(service, events)).values()) == {"done"}
-    assert set(calls.values()) == {1}
+    assert set((await bench.settled(once.service, events)).values()) == {"done"}
+    assert set(once.calls.values()) == {1}
+
+
+async def test_a_drain_lets_go_of_effects_as_soon_as_the_store_is_back(
+    bench: Any, once: Once, monkeypatch: pytest.MonkeyPatch
+):
+    """A store that is away while a worker leaves: what was not begun is not called unknown."""
+    worker, events = await once.begin(bench, 20)
+    run, failures = bench.store.run, iter(range(3))
+
+    async def away(work: Any) -> Any:
+        if next(failures, None) is not None:
+            raise StateError("database is locked")
+        return await run(work)
+
+    monkeypatch.setattr(bench.store, "run", away)
+    stopping = asyncio.create_task(bench.stop(worker))
+    await bench.until(lambda: not waiting(worker))
+    once.gate.set()
+    await stopping
+    await bench.start(once.service)
+    assert set((await bench.settled(once.service, events)).values()) == {"done"}
+    assert set(once.calls.values()) == {1}
+
+
+async def test_effects_that_were_only_reserved_outlive_a_lost_connection(
+    bench: Any, once: Once, management: Management, vhost: str
+):
+    """What a worker had not begun when its connection broke is new to whoever has it next."""
+    worker, events = await once.begin(bench, 20)
+    waits = worker._flow.pool._work._queue[0].delivery
+    await bench.start(once.service)
+    await bench.until(lambda: asyncio.to_thread(close_connections, management, vhost, worker.name))
+    await bench.until(lambda: not waits.is_ours)
+    once.gate.set()
+    assert set((await bench.settled(once.service, events)).values()) == {"done"}
+    assert set(once.calls.values()) == {1}
 
 
 async def test_a_handler_beyond_the_grace_is_given_up(bench: Any, service: Service):

@@ -15,6 +15,7 @@ from fleet.core.events import write_event
 from fleet.core.retry import RetryPolicy
 from fleet.core.ulid import derived_ulid
 from topology import names
+from topology.model import Lanes
 from workers.context import Context
 from workers.registry import Service
 
@@ -345,6 +346,9 @@ def test_contradictions_are_refused(service: Service):
     """An effect without a key, a pattern taken twice, or state off the lanes is a clear error."""
     with pytest.raises(SettingsError, match="go together"):
         service.handler("test.pay", effect="once")(lambda _context, _payload: None)
+    laned = Service(service.name, lanes=Lanes())
+    with pytest.raises(SettingsError, match="a lane does not wait"):
+        laned.handler("market.tick", effect="once", key=str)(lambda _context, _payload: None)
     service.handler("test.a")(lambda _context, _payload: None)
     with pytest.raises(SettingsError, match="two handlers"):
         service.handler("test.a")(lambda _context, _payload: None)
