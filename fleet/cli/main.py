@@ -7,12 +7,15 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from io import TextIOWrapper
-from typing import NoReturn
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from fleet.core.errors import OperatorError, StateError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 COMMANDS = {
     "alerts": "See what a person was told; say that it is over.",
@@ -63,6 +66,21 @@ class Commands(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
+class _Output(FileIO):
+    """Standard output whose reader may go, as `head` does: what follows is dropped."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _drop_output()
+            return memoryview(data).nbytes
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _load(name: str) -> click.Command:
     command = importlib.import_module(f"fleet.cli.{name}").command
     if not isinstance(command, click.Command):
@@ -102,10 +120,17 @@ def replay_failed() -> None:
 def run(name: str, load: Callable[[], click.Command]) -> NoReturn:
     """Load and run a command under a name.
 
-    What a person must change is one sentence and exit code 2; Ctrl-C is exit code 1.
+    What a person must change is one sentence and exit code 2; Ctrl-C is exit code 1. Whoever stops
+    to read the output (`| head`) changes neither what a command does nor its exit code.
     """
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # not every locale has the lines of a table
+        # Not every locale has the lines of a table.
+        sys.stdout = TextIOWrapper(
+            BufferedWriter(_Output(1, "w", closefd=False)),
+            sys.stdout.encoding,
+            errors="replace",
+            line_buffering=sys.stdout.line_buffering,
+        )
     try:
         load()(prog_name=name)
     except OperatorError as error:
@@ -118,6 +143,6 @@ def run(name: str, load: Callable[[], click.Command]) -> NoReturn:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more as it ends
+        _drop_output()  # else Python tries once more as it ends
         click.echo(f"{name}: Cannot write the output: {error.strerror}; make room.", err=True)
     sys.exit(2)

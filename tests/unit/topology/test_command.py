@@ -124,6 +124,34 @@ def test_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]):
     assert "Cannot write the output" in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("fleet", "topology", "show"), 0),
+        (("fleet.cli.failed", "--help"), 0),
+        (("fleet", "doctor", "--no-canary"), 1),
+    ],
+)
+def test_a_reader_that_goes_changes_no_exit_code(words: tuple[str, ...], code: int, tmp_path: Path):
+    """`| head` is no failure, and what a command found wrong is still wrong."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    shown = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={
+            **os.environ,
+            "AMQP_URL": "amqp://127.0.0.1:1/",
+            "STORE_URL": f"sqlite:///{tmp_path}/none.sqlite3",
+        },
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (shown.returncode, shown.stderr) == (code, "")
+
+
 def test_a_locale_without_the_signs_of_a_table_shows_it_all_the_same():
     """What cannot be written in it is replaced; nothing is raised."""
     shown = subprocess.run(
