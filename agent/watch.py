@@ -128,10 +128,10 @@ class Watch:
         if is_below(self.standing.mode, was.standing.mode):
             alert = _alert(self._place.agent, self._place.book, self.standing)
             self._untold[alert.event_id] = alert
-        for one in seen.doubtful:
-            self._once(_doubt(self._place.agent, one))
+        asked = [_doubt(self._place.agent, one) for one in seen.doubtful]
         if self.standing.mode == "shutdown":
-            self._close_all(seen.held)
+            asked += [self._closing(one) for one in seen.held if one.state in ("open", "closing")]
+        self._ask(asked)
 
     def _read(self, tx: Tx, now_ms: int) -> Seen:
         place, kept = self._place, state.load(tx, self._place.book)
@@ -162,17 +162,10 @@ class Watch:
             return after
         return (await self._store.read(lambda tx: state.load(tx, self._place.book))).state
 
-    def _close_all(self, held: list[Position]) -> None:
-        """Ask for the end of each open position, with the same event from every replica."""
-        for position in held:
-            if position.state not in ("open", "closing"):
-                continue
-            self._once(self._closing(position))
-
-    def _once(self, event: Event) -> None:
-        if event.event_id not in self._asked:
-            self._untold[event.event_id] = event
-            self._asked.add(event.event_id)
+    def _ask(self, events: list[Event]) -> None:
+        """Have each told once, for as long as every look finds it again."""
+        self._untold |= {one.event_id: one for one in events if one.event_id not in self._asked}
+        self._asked = {one.event_id for one in events}
 
     async def _tell(self) -> None:
         while self._untold:
@@ -185,6 +178,7 @@ class Watch:
             self._untold.pop(event_id, None)
 
     def _closing(self, position: Position) -> Event:
+        """That an open position is to end; the same event from every replica."""
         since_ms = self.standing.since_ms
         # Each shutdown asks anew: that the one before failed to close it is no reason to stay.
         key = close_key(f"{position.venue_id}@{since_ms}")
