@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.core.alerts import Severity
 from fleet.core.errors import SettingsError
 from fleet.store import Tx, alerts
@@ -35,7 +36,7 @@ def command() -> None:
 @agent
 @click.option("--since", default="", metavar="TIME", help="30s, 15m, 2h, 1d (ago), or an ISO time.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=alerts.PAGE, show_default=True)
-@stored.as_json
+@as_json
 def list_(*, everything: bool, since: str, limit: int, as_json: bool, **of: Any) -> None:
     """The open alerts, newest first. The same again within an hour is the same alert."""
     since_ms = moment(since, clock.now_ms()) if since else 0
@@ -67,7 +68,7 @@ def list_(*, everything: bool, since: str, limit: int, as_json: bool, **of: Any)
 @agent
 @click.option("--note", required=True, help="Why it is over.")
 @stored.by
-@stored.as_json
+@as_json
 def resolve(
     ids: tuple[str, ...], by: str | None, *, everything: bool, note: str, as_json: bool, **of: Any
 ) -> None:

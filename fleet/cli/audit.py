@@ -18,7 +18,8 @@ from fleet.audit.ids import unpack
 from fleet.audit.reckoning import Kind, Tally
 from fleet.audit.verdict import verdict
 from fleet.broker import Management
-from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
+from fleet.cli.load import load_service
+from fleet.cli.options import as_json, of_services
 from fleet.core.errors import BrokerError, SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
@@ -36,15 +37,9 @@ ROADS: Final = ("published", "shed", "quarantined", "missed", "unaccounted")
 
 
 @click.command()
-@click.option(
-    "--handlers",
-    default=told_handlers,
-    show_default=TOLD_HANDLERS,
-    metavar="MODULE:NAME[,…]",
-    help="The services to audit.",
-)
+@of_services("The services to audit.")
 @click.option("--witness", metavar="URL", help="A stand-in platform whose ledger is to agree.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@as_json
 @click.pass_context
 def command(ctx: click.Context, handlers: str, witness: str | None, *, as_json: bool) -> None:
     """Reckon every event: published, shed, missed; done, failed, waiting; and name what is lost.

@@ -18,6 +18,7 @@ from rich.console import Console
 from fleet.broker import BrokerSettings, provide
 from fleet.broker.guarded import Guard
 from fleet.cli.audit import subject
+from fleet.cli.options import as_json
 from fleet.core.errors import FleetError, OperatorError, SettingsError
 from fleet.demo.options import SPEED, Options
 from fleet.demo.place import place
@@ -96,7 +97,7 @@ def _faults(_ctx: click.Context, _option: click.Parameter, text: str) -> str:
     metavar="MODULE:NAME",
     help="The service that works.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@as_json
 @click.pass_context
 def command(ctx: click.Context, /, *, as_json: bool, **options: Any) -> None:
     """Show the whole fleet at work: a stream, the bridge, workers, orders, and the reckoning.

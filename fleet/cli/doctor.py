@@ -12,7 +12,8 @@ from rich.markup import escape
 from agent.settings import AgentSettings
 from fleet.cli import failed_shown
 from fleet.cli.load import load_services
-from fleet.cli.planned import as_json, planned
+from fleet.cli.options import as_json
+from fleet.cli.planned import planned
 from fleet.doctor.examine import Case, examine
 from fleet.doctor.finding import Finding, is_well
 from fleet.settings import load

@@ -15,6 +15,7 @@ from fleet.cli import effects_book, failed_options, failed_shown, stored
 from fleet.cli.effects_book import handlers
 from fleet.cli.failed_options import Where
 from fleet.cli.failed_run import conclude, execute, show_plan
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError
 from fleet.store import archive, ledger
 from fleet.store.api import EffectState
@@ -43,7 +44,7 @@ command.add_command(effects_book.settle)
 @click.option("--after", default="", metavar="KEY", help="The page after this key.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=ledger.PAGE, show_default=True)
 @handlers
-@failed_options.as_json
+@as_json
 def list_(handlers: str, *, as_json: bool, **wanted: Any) -> None:
     """A page of effects, by key: state, mode, attempts, first and last time, error, whose word."""
     query = partial(ledger.page, **wanted)
@@ -61,7 +62,7 @@ def list_(handlers: str, *, as_json: bool, **wanted: Any) -> None:
 @command.command()
 @click.argument("key")
 @handlers
-@failed_options.as_json
+@as_json
 def show(key: str, handlers: str, *, as_json: bool) -> None:
     """Print one effect, its request and result, and what operators said of it."""
     found, done = Where(handlers, None, unrouted=False).work(partial(_look, key=key))
@@ -115,7 +116,7 @@ async def _look(
 @click.option("--note", required=True, help="How you know.")
 @handlers
 @stored.by
-@failed_options.as_json
+@as_json
 def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: Any) -> None:
     """Say that an effect was done, or failed, where nobody else can know.
 
@@ -138,7 +139,7 @@ def resolve(key: str, *, as_json: bool, handlers: str, by: str | None, **said: A
 @failed_options.stale
 @failed_options.dry_run
 @failed_options.yes
-@failed_options.as_json
+@as_json
 @click.pass_context
 def retry(
     ctx: click.Context,

@@ -15,7 +15,7 @@ from agent.settings import load_settings
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
 from fleet.cli.failed_options import Where
-from fleet.cli.load import TOLD_HANDLERS, told_handlers
+from fleet.cli.options import as_json, of_service
 from fleet.core.envelope import event_headers
 from fleet.core.errors import BrokerError, PublishError, SettingsError
 from fleet.core.events import Event, write_event
@@ -31,13 +31,7 @@ from topology import names
 
 TYPE = "order.close_requested"
 
-handlers = click.option(
-    "--handlers",
-    default=told_handlers,
-    show_default=TOLD_HANDLERS,
-    metavar="MODULE:NAME",
-    help="The service that has them.",
-)
+handlers = of_service("The service that has them.")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -66,7 +60,7 @@ def _money(_ctx: click.Context, _option: click.Parameter, text: str) -> Decimal:
 @handlers
 @stored.by
 @failed_options.yes
-@failed_options.as_json
+@as_json
 def close(
     key: str,
     note: str,
@@ -102,7 +96,7 @@ def close(
 @click.option("--note", required=True, help="How you know.")
 @handlers
 @stored.by
-@failed_options.as_json
+@as_json
 def settle(
     key: str, gained: Decimal, note: str, handlers: str, by: str | None, *, as_json: bool
 ) -> None:

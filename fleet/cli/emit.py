@@ -17,6 +17,7 @@ from fleet.amqp.connection import Link
 from fleet.amqp.exchanges import require
 from fleet.amqp.publisher import ConfirmedPublisher
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.core.envelope import event_headers
 from fleet.core.errors import BrokerError, EnvelopeError, PublishError, SettingsError
 from fleet.core.events import MAX_BYTES, Event, read_event, write_event
@@ -40,7 +41,7 @@ REFUSAL_S: Final = 1.0
 @click.option("--id", "event_id", metavar="ULID", help="Under this id, of this id's time. [new]")
 @click.option("--note", default="", help="Why; it is written down.")
 @stored.by
-@stored.as_json
+@as_json
 def command(
     event_type: str,
     payload: str,

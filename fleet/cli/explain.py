@@ -11,6 +11,7 @@ import msgspec
 
 from fleet.audit.story import Story, Told, tell
 from fleet.cli.failed_shown import safe, say_json
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError
 from fleet.settings import load
 from fleet.store import StoreSettings, open_store
@@ -35,7 +36,7 @@ _encode = msgspec.json.Encoder(decimal_format="string").encode
     show_default=True,
     help="How far behind the event the log is read.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@as_json
 def command(what: str, hours: float, *, no_log: bool, as_json: bool) -> None:
     """Tell the story of an event from its arrival to its effect, or of an effect by its key.
 

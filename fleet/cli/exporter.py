@@ -11,7 +11,7 @@ import click
 
 from fleet.audit.auditor import Subject
 from fleet.cli.audit import subject, unacked
-from fleet.cli.load import TOLD_HANDLERS, told_handlers
+from fleet.cli.options import of_services
 from fleet.exporter.rounds import Exporter
 from fleet.exporter.settings import ExporterSettings
 from fleet.settings import load
@@ -28,13 +28,7 @@ PORT: Final = 9464
 
 
 @click.command()
-@click.option(
-    "--handlers",
-    default=told_handlers,
-    show_default=TOLD_HANDLERS,
-    metavar="MODULE:NAME[,…]",
-    help="The services to tell of.",
-)
+@of_services("The services to tell of.")
 def command(handlers: str) -> None:
     """Serve what is true of the whole fleet, until SIGTERM or SIGINT; one process is enough.
 

@@ -17,6 +17,7 @@ from fleet.cli import failed_keep, failed_options, failed_run, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
 from fleet.cli.failed_run import bodies, make, show_plan
 from fleet.cli.main import run
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError
 from fleet.store import archive
 from replay.entry import Entry
@@ -47,7 +48,7 @@ def command(ctx: click.Context) -> None:
 @click.option("--each", is_flag=True, help="Messages instead of groups, by id, a page of --limit.")
 @click.option("--after", default="", metavar="ID", help="With --each: the page after this id.")
 @failed_options.limit
-@failed_options.as_json
+@as_json
 def list_(
     handlers: str, by: str | None, *, unrouted: bool, as_json: bool, each: bool, **options: Any
 ) -> None:
@@ -84,7 +85,7 @@ def list_(
 @command.command()
 @click.argument("message_id", metavar="ID")
 @at_queue
-@failed_options.as_json
+@as_json
 @click.pass_context
 def show(
     ctx: click.Context,
@@ -137,7 +138,7 @@ def show(
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File."
 )
-@failed_options.as_json
+@as_json
 def plan(
     handlers: str, by: str | None, output: Path, *, unrouted: bool, as_json: bool, **options: Any
 ) -> None:

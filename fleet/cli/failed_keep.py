@@ -16,6 +16,7 @@ from fleet.amqp.harvest import Held
 from fleet.backlog import WARN_ABOVE, read_backlogs
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError, TopologyError
 from fleet.store import archive
 from replay import keeping
@@ -39,7 +40,7 @@ def add_to(group: click.Group) -> None:
 @click.option("--note", required=True, help="Why nobody needs to do anything more.")
 @failed_options.dry_run
 @failed_options.yes
-@failed_options.as_json
+@as_json
 @click.pass_context
 def resolve(
     ctx: click.Context,
@@ -79,7 +80,7 @@ def resolve(
 @click.argument("message_ids", nargs=-1, required=True, metavar="ID…")
 @at_queue
 @click.option("--note", default="", help="Why.")
-@failed_options.as_json
+@as_json
 @click.pass_context
 def restore(
     ctx: click.Context,
@@ -109,7 +110,7 @@ def restore(
 @at_queue
 @failed_options.limit
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Begin after so many.")
-@failed_options.as_json
+@as_json
 def archived(
     handlers: str,
     by: str | None,
@@ -157,7 +158,7 @@ def export(
 @click.command("import")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @at_queue
-@failed_options.as_json
+@as_json
 def import_(file: Path, handlers: str, by: str | None, *, unrouted: bool, as_json: bool) -> None:
     """Put the messages of an export into their queue, but for those that wait there."""
     where = Where(handlers, by, unrouted=unrouted)
@@ -177,7 +178,7 @@ def import_(file: Path, handlers: str, by: str | None, *, unrouted: bool, as_jso
 @click.command()
 @at_queue
 @click.option("--warn-above", type=click.IntRange(min=0), default=WARN_ABOVE, show_default=True)
-@failed_options.as_json
+@as_json
 @click.pass_context
 def backlog(
     ctx: click.Context,

@@ -14,7 +14,8 @@ import uvloop
 
 from fleet import clock
 from fleet.cli import stored
-from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
+from fleet.cli.load import load_service
+from fleet.cli.options import of_service
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
@@ -29,7 +30,6 @@ from workers.registry import Service
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
 limit = click.option("--limit", type=click.IntRange(min=1), help="At most so many messages.")
@@ -43,13 +43,7 @@ def at_queue(function: F) -> F:
         click.option(
             "--unrouted", is_flag=True, help="What nobody wanted, instead of what failed."
         ),
-        click.option(
-            "--handlers",
-            default=told_handlers,
-            show_default=TOLD_HANDLERS,
-            metavar="MODULE:NAME",
-            help="The service whose messages they are.",
-        ),
+        of_service("The service whose messages they are."),
     ):
         function = option(function)
     return function

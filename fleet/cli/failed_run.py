@@ -16,6 +16,7 @@ from fleet import clock
 from fleet.amqp.harvest import Held
 from fleet.cli import failed_options, failed_shown
 from fleet.cli.failed_options import Where, at_queue, selecting
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError
 from fleet.settings import SigningSettings, load
 from replay.canary import run_in_steps
@@ -51,7 +52,7 @@ MOST_BODIES: Final = 50
 @click.option("--note", default="", help="The reason; an edit must have one.")
 @failed_options.dry_run
 @failed_options.yes
-@failed_options.as_json
+@as_json
 @click.pass_context
 def run(
     ctx: click.Context,

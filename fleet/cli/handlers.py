@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError
 from fleet.store import Tx, controls, replicas
 from fleet.store.controls import Halt
@@ -26,7 +27,7 @@ def command() -> None:
 
 
 @command.command("list")
-@stored.as_json
+@as_json
 def list_(*, as_json: bool) -> None:
     """Every handler of the live workers, and every halted one."""
     found = stored.asked(_handlers)
@@ -49,7 +50,7 @@ def list_(*, as_json: bool) -> None:
 @click.option("--service", default="", metavar="NAME", help="Where services share a name.")
 @click.option("--note", default="", help="Why; it is written down.")
 @stored.by
-@stored.as_json
+@as_json
 def release(name: str, service: str, note: str, by: str | None, *, as_json: bool) -> None:
     """Let a halted handler work again, in every worker within two seconds.
 

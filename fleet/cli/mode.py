@@ -16,6 +16,7 @@ from agent.settings import load_settings
 from agent.state import AgentState
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store
@@ -33,7 +34,7 @@ SHOW: Final = "show"
 @click.option(
     "--agent", "named", metavar="NAME", help="Whose mode. [PF_AGENT_ID, or the only one there is]"
 )
-@failed_options.as_json
+@as_json
 def command(what: str, *, note: str, by: str | None, named: str | None, as_json: bool) -> None:
     """Show the agent's mode, or set it: full, read_only, observation, shutdown.
 

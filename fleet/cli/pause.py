@@ -8,6 +8,7 @@ import click
 
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.core.errors import SettingsError, TopologyError
 from fleet.store import Tx, controls, replicas
 from fleet.store.controls import ALL, Pause
@@ -31,7 +32,7 @@ pattern = click.option(
 @pattern
 @click.option("--note", default="", help="Why; it is shown in the status.")
 @stored.by
-@stored.as_json
+@as_json
 def command(service: str, pattern: str, note: str, by: str | None, *, as_json: bool) -> None:
     """Begin nothing more, in every worker within two seconds; what runs is finished.
 

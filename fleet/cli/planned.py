@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from fleet.amqp.reasons import parse
-from fleet.cli.load import TOLD_HANDLERS, load_services, told_handlers
+from fleet.cli.load import load_services
+from fleet.cli.options import of_services
 from fleet.core.errors import SettingsError
 from topology.management import management_url
 from topology.model import Plan, QueueType
@@ -18,18 +19,10 @@ from topology.settings import TopologySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-
 
 def planned(function: F) -> F:
     """Give a command the options that make a plan."""
-    handlers = click.option(
-        "--handlers",
-        default=told_handlers,
-        show_default=TOLD_HANDLERS,
-        metavar="MODULE:NAME[,…]",
-        help="The services to lay out.",
-    )
+    handlers = of_services("The services to lay out.")
     queue_type = click.option(
         "--queue-type",
         type=click.Choice(get_args(QueueType)),

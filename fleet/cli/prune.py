@@ -13,6 +13,7 @@ import msgspec
 from fleet import clock
 from fleet.amqp.log import open_log
 from fleet.amqp.looks import open_looks
+from fleet.cli.options import as_json
 from fleet.core.envelope import EVENT_ID
 from fleet.core.errors import SettingsError, StateError, StoreError
 from fleet.core.ulid import is_ulid, ulid_ms
@@ -32,7 +33,7 @@ _DAYS = re.compile(r"([1-9][0-9]{0,4})d\Z")
 @click.command()
 @click.option("--older-than", default=f"{LEAST_DAYS}d", show_default=True, metavar="DAYS")
 @click.option("--dry-run", is_flag=True, help="Only count.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@as_json
 def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
     """Delete what is older than DAYS (30d and more) and over, while the fleet runs.
 

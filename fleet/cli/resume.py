@@ -8,6 +8,7 @@ import click
 
 from fleet import clock
 from fleet.cli import failed_options, failed_shown, stored
+from fleet.cli.options import as_json
 from fleet.cli.pause import described, pattern, service
 from fleet.core.errors import SettingsError
 from fleet.store import Tx, controls
@@ -20,7 +21,7 @@ from fleet.store.controls import Pause
 @click.option("--all", "everything", is_flag=True, help="Lift every pause.")
 @click.option("--note", default="", help="Why; it is written down.")
 @stored.by
-@stored.as_json
+@as_json
 def command(
     service: str, pattern: str, note: str, by: str | None, *, everything: bool, as_json: bool
 ) -> None:

@@ -12,7 +12,8 @@ import click
 from rich.console import RenderableType
 from rich.live import Live
 
-from fleet.cli import failed_options, failed_shown, status_shown
+from fleet.cli import failed_shown, status_shown
+from fleet.cli.options import as_json
 from fleet.settings import load
 from fleet.status.gather import Gatherer
 from fleet.status.state import State
@@ -34,7 +35,7 @@ every = click.option(
 @click.command()
 @once
 @every
-@failed_options.as_json
+@as_json
 def command(*, once: bool, every: float, as_json: bool) -> None:
     """Show replicas, queues, failures, effects, positions, modes and pauses, until Ctrl-C.
 

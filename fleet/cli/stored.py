@@ -17,7 +17,6 @@ from fleet.telemetry import log as logs
 T = TypeVar("T")
 
 by = click.option("--by", metavar="NAME", help="Who acts, as it is written down. [your user]")
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 
 
 def asked(query: Callable[[Tx], T]) -> T:

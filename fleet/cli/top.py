@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fleet.cli import failed_options, status_shown
+from fleet.cli import status_shown
+from fleet.cli.options import as_json
 from fleet.cli.status import every, once, watch
 from fleet.status.handlers import lines
 
@@ -12,7 +13,7 @@ from fleet.status.handlers import lines
 @click.command()
 @once
 @every
-@failed_options.as_json
+@as_json
 def command(*, once: bool, every: float, as_json: bool) -> None:
     """Show each handler's rate, times, failures and retries over all live workers, until Ctrl-C."""
     watch(

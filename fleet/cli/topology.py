@@ -17,8 +17,8 @@ from fleet.amqp.admin import Admin
 from fleet.amqp.looks import open_looks
 from fleet.amqp.reasons import parse
 from fleet.cli.layout import show_plan
+from fleet.cli.options import as_json
 from fleet.cli.planned import (
-    as_json,
     management_of,
     planned,
     planned_for,

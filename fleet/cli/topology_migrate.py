@@ -19,7 +19,8 @@ from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.amqp.looks import Depth, open_looks
 from fleet.amqp.mover import open_mover
-from fleet.cli.planned import as_json, management_of, planned, planned_for, vhost_of
+from fleet.cli.options import as_json
+from fleet.cli.planned import management_of, planned, planned_for, vhost_of
 from fleet.core.errors import StateError, StoreError
 from fleet.settings import load
 from fleet.store import Store, StoreSettings, open_store

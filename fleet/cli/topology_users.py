@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fleet.cli.layout import PIPE_WIDTH
+from fleet.cli.options import as_json
 from fleet.cli.planned import (
-    as_json,
     management_of,
     planned,
     planned_for,

@@ -13,7 +13,8 @@ import click
 import uvloop
 
 from agent.settings import trade_on_paper
-from fleet.cli.load import TOLD_HANDLERS, load_service, told_handlers
+from fleet.cli.load import load_service
+from fleet.cli.options import of_service
 from fleet.cli.tracing import traced_worker
 from fleet.core.errors import ResourceError, SettingsError
 from fleet.doctor import start as at_start
@@ -35,13 +36,7 @@ PORTS: Final = 65_535
 
 
 @click.command()
-@click.option(
-    "--handlers",
-    default=told_handlers,
-    show_default=TOLD_HANDLERS,
-    metavar="MODULE:NAME",
-    help="The service to run.",
-)
+@of_service("The service to run.")
 @click.option("--name", default=None, help="The worker's name in logs, headers and the journal.")
 @click.option("--paper", is_flag=True, help="The trading agent's orders are on paper only.")
 @click.option(
