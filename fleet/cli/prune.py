@@ -40,8 +40,9 @@ def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
     Of the journal stays what can still come back: what failed, what waits in a failed queue or
     stands in the archive, and all that the log still has. A key's state in a lane goes if no event
     has touched it for so long; its next event starts it anew. Alerts go that were resolved,
-    decisions whose orders are over, and the files of cases without a dispute, a job or a payment
-    that is open. Effects, positions and what was agreed stay for ever.
+    decisions whose orders are over, the files of cases without a dispute, a job or a payment that
+    is open, and the notes on frames that could not be read; the frames stay in pf.quarantine.
+    Effects, positions and what was agreed stay for ever.
     """
     cutoff_ms = clock.now_ms() - _days(older_than) * DAY_MS
     try:
@@ -54,9 +55,9 @@ def command(older_than: str, *, dry_run: bool, as_json: bool) -> None:
     would = "would go" if dry_run else "are gone"
     click.echo(
         f"{pruned.journal:,} journal rows, {pruned.lane_states:,} lane states, {pruned.starts:,}"
-        f" starts, {pruned.alerts:,} alerts, {pruned.decisions:,} decisions and {pruned.cases:,}"
-        f" entries of case files {would}; {pruned.kept:,} old journal rows stay, for what can come"
-        " back."
+        f" starts, {pruned.alerts:,} alerts, {pruned.decisions:,} decisions, {pruned.cases:,}"
+        f" entries of case files and {pruned.quarantined:,} notes on unreadable frames {would};"
+        f" {pruned.kept:,} old journal rows stay, for what can come back."
     )
 
 

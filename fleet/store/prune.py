@@ -38,6 +38,7 @@ class Pruned(msgspec.Struct, frozen=True):
     alerts: int = 0
     decisions: int = 0
     cases: int = 0
+    quarantined: int = 0
 
 
 def services(tx: Tx) -> list[str]:
@@ -53,8 +54,8 @@ async def prune(
 
     A journal row stays where its event can still come back: it failed, its id is among those that
     are `waiting` for a person in its service, or it is archived and was not restored. Alerts go
-    that were resolved, decisions whose orders are over, and case files that wait for nothing.
-    Effects stay.
+    that were resolved, decisions whose orders are over, case files that wait for nothing, and the
+    notes on frames that could not be read. Effects stay.
     """
     journal = kept = 0
     for service, ids in waiting.items():
@@ -67,7 +68,8 @@ async def prune(
         store, "decisions", prune_told.DECIDED, cutoff_ms, dry_run=dry_run
     )
     cases = await prune_told.case_files(store, cutoff_ms, dry_run=dry_run)
-    return Pruned(journal, kept, starts, states, alerts, decisions, cases)
+    quarantined = await _aside(store, "quarantined", cutoff_ms, dry_run=dry_run)
+    return Pruned(journal, kept, starts, states, alerts, decisions, cases, quarantined)
 
 
 async def _journal(

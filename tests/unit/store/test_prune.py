@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from fleet.core.ulid import make_ulid
-from fleet.store import Candidate, Claim, KeyState, Settled, Store, archive, audit, effects, lanes
+from fleet.store import (
+    Candidate,
+    Claim,
+    KeyState,
+    Settled,
+    Store,
+    archive,
+    audit,
+    bridge,
+    effects,
+    lanes,
+    leases,
+)
 from fleet.store import prune as pruning
 from fleet.store.archive import Archived
 from fleet.store.prune import Pruned
@@ -79,3 +92,15 @@ async def test_a_key_gone_quiet_starts_anew(store: Store, done: Done):
     assert pruned == Pruned(lane_states=1)
     _, states = await store.run(lambda tx: lanes.take(tx, "svc", "0", "w"))
     assert [state.key for state in states] == ["busy"]
+
+
+async def test_old_notes_on_frames_nobody_could_read_go(store: Store):
+    """They grow with each such frame; young ones stay. A dry run counts the same."""
+    lease = await store.run(lambda tx: leases.acquire(tx, "b", "one", OLD, 9))
+    assert lease is not None
+    notes = [bridge.QuarantinedRow("C", "not JSON", "0f", at_ms) for at_ms in (OLD, OLD, YOUNG)]
+    settle = partial(bridge.settle_prefix, source="s", cursor="C", lease=lease, now_ms=OLD)
+    await store.run(partial(settle, quarantined=notes))
+    for dry_run in (True, False):
+        assert await pruning.prune(store, CUTOFF, {}, dry_run=dry_run) == Pruned(quarantined=2)
+    assert await store.read(audit.quarantined) == 1
