@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import structlog
 
 from fleet.telemetry import log as logs
 from workers.context import Context
 from workers.registry import Service
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 async def test_lines_of_handlers_that_run_at_once_name_their_own_event(

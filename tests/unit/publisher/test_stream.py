@@ -263,15 +263,12 @@ async def test_what_is_no_stream_is_told(scheme: str, answer: bytes, words: str)
         raise DropEvent
 
     structlog.configure(processors=[look])
-    try:
-        async with await asyncio.start_server(talk, "127.0.0.1", 0) as listening:
-            port = listening.sockets[0].getsockname()[1]
-            reading = asyncio.create_task(collect(source(f"{scheme}://127.0.0.1:{port}/"), 1))
-            await asyncio.wait_for(told.wait(), DEADLINE_S)
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-    finally:
-        structlog.reset_defaults()
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        reading = asyncio.create_task(collect(source(f"{scheme}://127.0.0.1:{port}/"), 1))
+        await asyncio.wait_for(told.wait(), DEADLINE_S)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_an_error_of_the_platform_is_told_without_secrets():

@@ -18,7 +18,6 @@ from fleet.telemetry.settings import LogSettings
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     yield
-    structlog.reset_defaults()
     logs.about.set(None)
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, cast
-
-import pytest
-import structlog
 
 from fleet.amqp.delivery import Delivery
 from fleet.core.decision import Ack, Decision, Fail, Retry
@@ -30,12 +26,6 @@ class Delivered:
     """As much of a delivery as a line says."""
 
     origin = Origin()
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def decided(decision: Decision) -> Job:
