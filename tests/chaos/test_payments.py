@@ -104,7 +104,7 @@ async def test_a_worker_killed_at_each_step_pays_once(fleet: Any, monkeypatch: p
             "PF_AGENT_ID": AGENT,
             "PF_AGENT_KEY": KEY,
             "PF_API_URL": sandbox.url,
-            "PF_API_TIMEOUT_S": "1",
+            "PF_API_TIMEOUT_S": "5",
         }
         for name, value in env.items():
             monkeypatch.setenv(name, value)

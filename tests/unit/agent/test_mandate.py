@@ -139,7 +139,7 @@ async def test_a_word_about_a_job_waits_for_the_hiring_that_it_may_belong_to(
     world: Any, kind: str
 ) -> None:
     """The answer to a hiring is lost: until it is known, no job is a stranger's."""
-    place = await world(fallback_agent=SECOND, faults="timeouts=1", api_timeout_s=0.2)
+    place = await world(fallback_agent=SECOND, faults="lost_answers=1")
     await place.hired("j1", "5")
     failed = place.event(JobFailed("j1"), "job.failed")
     await place.run(failed)

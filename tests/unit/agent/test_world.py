@@ -236,7 +236,7 @@ async def test_a_payment_that_cannot_be_asked_about_is_never_sent_again(
     world: Any, resend: bool, later_ms: int
 ) -> None:
     """A platform that knows no keys, and one whose day is over: unknown, for a person."""
-    place = await world(faults="timeouts=1", api_timeout_s=0.2, resend=resend)
+    place = await world(faults="lost_answers=1", resend=resend)
     await place.hired("j1", "1")
     wish = owed()
     event = place.event(wish, "payment.release_requested")

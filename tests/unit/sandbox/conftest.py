@@ -61,7 +61,9 @@ class Client:
         """A raw connection to the stream; `queue` frames are read ahead, or all there are."""
         given = {**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
         url = self.sandbox.url.replace("http", "ws", 1) + "/api/stream"
-        return websockets.connect(url, additional_headers=given, compression=None, max_queue=queue)
+        return websockets.connect(
+            url, additional_headers=given, compression=None, max_queue=queue, ping_interval=None
+        )
 
     async def subscribe(
         self, socket: websockets.ClientConnection, *topics: str, resume_from: str = ""
@@ -91,7 +93,8 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
         async def begin(**settings: Any) -> Client:
             # A hundred trades of the made-up market stay within its first minute: no candle.
             plain = {"port": 0, "speed": "max", "events": 100, "script_every": 0}
-            given = {**plain, "start_ms": 1_700_000_040_000, **settings}
+            patient = {"start_ms": 1_700_000_040_000, "idle_seconds": 3600}
+            given = {**plain, **patient, **settings}
             sandbox = await stack.enter_async_context(Sandbox(SandboxSettings(**given)))
             return Client(sandbox, await stack.enter_async_context(aiohttp.ClientSession()))
 

@@ -51,8 +51,9 @@ def within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Within:
 
     def prepare(tx: Tx) -> None:
         now_ms = clock.now_ms()
+        heard_ms = now_ms + 3_600_000  # live for all of the test, however slow the commands are
         pulse = Pulse("running", handlers={"on_order": Work(), "on_tick": Work()})
-        replicas.beat(tx, Replica("worker", "w", "i", "svc", "h", 1, "v", now_ms, now_ms, pulse))
+        replicas.beat(tx, Replica("worker", "w", "i", "svc", "h", 1, "v", now_ms, heard_ms, pulse))
         for name in ("svc", "other"):
             bindings.record(tx, name, ["order.requested"], 0)
 

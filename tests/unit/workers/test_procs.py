@@ -23,20 +23,22 @@ from workers.procs import Command, Procs
 ROOT = Path(__file__).parents[3]
 
 WORKER = """
-    import asyncio, os, pathlib, signal, sys
+    import asyncio, os, pathlib, signal, sys, time
     from fleet.telemetry.health import Health
     from workers.kept import Keeper
 
     async def work():
-        stop = asyncio.Event()
+        stop, notes = asyncio.Event(), pathlib.Path(sys.argv[1])
+        while notes.exists() and not notes.with_name("go").exists():  # its second life
+            time.sleep(0.02)
         if not os.environ.get("DEAF"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         else:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         telling = asyncio.create_task(Keeper(1).tell(Health("w")))
-        pathlib.Path(sys.argv[1]).open("a").write(f"{os.getpid()}\\n")
+        notes.open("a").write(f"{os.getpid()}\\n")
         await stop.wait()
-        pathlib.Path(sys.argv[1]).open("a").write("drained\\n")
+        notes.open("a").write("drained\\n")
 
     asyncio.run(work())
 """
@@ -93,6 +95,7 @@ async def test_one_that_is_killed_is_started_anew(tmp_path: Path):
         (first,), (second,) = noted(tmp_path)
         os.kill(int(first), signal.SIGKILL)
         await until(lambda: kept.health.reasons().keys() == {"w-1"})
+        (tmp_path / "go").touch()
         await until(lambda: not kept.health.reasons())
         assert len(noted(tmp_path)[0]) == 2
         assert noted(tmp_path)[1] == [second]

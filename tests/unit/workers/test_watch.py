@@ -43,8 +43,9 @@ def test_the_bounds_are_the_settings(tmp_path: Path):
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Watched]:
-    """A store that somebody handles alerts over."""
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    """A store that somebody handles alerts over; it may be slow to say so."""
+    monkeypatch.setattr("workers.watch.TELL_S", 60.0)
     store = Watched(open_store(f"sqlite:///{tmp_path}/fleet.db"))
     await store.open()
     await store.run(lambda tx: bindings.record(tx, "mine", ["alert.raised"], 0))
