@@ -14,6 +14,16 @@ def outcome_of(effect: Effecting, decision: Decision) -> EffectResult:
     return msgspec.structs.replace(_outcome(effect, decision), mode=effect.mode)
 
 
+def undecided(result: EffectResult) -> EffectResult:
+    """What an attempt leaves whose event comes again, as its channel was lost.
+
+    Whoever has it next decides. A refusal that stayed would be taken for one that is parked.
+    """
+    if result.state != "failed":
+        return result
+    return msgspec.structs.replace(result, state="reserved")
+
+
 def _outcome(effect: Effecting, decision: Decision) -> EffectResult:
     """The state of an effect after an attempt that ended in `decision`.
 

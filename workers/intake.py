@@ -39,7 +39,8 @@ class Intake:
     """Reads deliveries and hands them to `pool`, or to `finished` where a decision stands already.
 
     With `keys`, what is not signed with one of them is failed unread.
-    Twins of an event that is in hand wait for it: the journal will know them then.
+    Twins of an event that is in hand wait for it: the journal will know them then. In a lane what
+    came after them waits with them.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Intake:
         self._wake = asyncio.Event()
         self._pure = Recent()
         self._in_hand: dict[str, list[Delivery]] = {}
+        self._held_up: dict[str, str] = {}
         self._stopped = False
         self._loops = loops
         self._task: asyncio.Task[None] | None = None
@@ -88,9 +90,11 @@ class Intake:
             return
         if job.handler.effect == "pure" and isinstance(job.decision, Ack):
             self._pure.add(job.event.event_id)
-        if job.in_hand:
-            for twin in self._in_hand.pop(job.event.event_id, ()):
-                self.hand_over(twin)
+        if job.in_hand and (waiting := self._in_hand.pop(job.event.event_id, None)):
+            ahead = job.event.event_id
+            self._held_up = {lane: of for lane, of in self._held_up.items() if of != ahead}
+            self._new[:0] = waiting  # in a lane they are older than whatever came since
+            self._wake.set()
 
     def waiting(self) -> list[Delivery]:
         """Take out what was not handed on yet."""
@@ -122,6 +126,9 @@ class Intake:
 
     def _read(self, delivery: Delivery, now_ms: int) -> Job | None:
         """The delivery as a job for the pool; None where a decision stands or it has to wait."""
+        if (ahead := self._held_up.get(delivery.origin.queue)) is not None:
+            self._in_hand[ahead].append(delivery)
+            return None
         job = Job(delivery, FRESH if delivery.is_first else read_headers(delivery.headers))
         if self._keys and (trouble := self._keys.trouble(delivery.headers, delivery.body)):
             job.decision = Fail(failure("data", "Signature", trouble))
@@ -171,6 +178,9 @@ class Intake:
         twins = self._in_hand.get(event.event_id)
         if twins is not None:
             twins.append(job.delivery)
+            if job.delivery.origin.is_lane and job.delivery.redelivered:
+                # Its channel was lost: what follows it must not overtake it.
+                self._held_up[job.delivery.origin.queue] = event.event_id
             return True
         self._in_hand[event.event_id] = []
         job.in_hand = True

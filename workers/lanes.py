@@ -61,13 +61,17 @@ class LaneKeeper:
             if mine is None or owners.get(queue, ("", 0)) != (self._worker, mine.epoch):
                 await self._take(queue)
 
-    def keep(self, job: Job) -> None:
-        """Make what the handler kept the lane's state, for the next event of the key."""
-        lane, context = self._lanes.get(job.delivery.origin.queue), job.context
-        if lane is None or context is None or context.kept is None or lane.epoch != job.epoch:
-            return
+    def keep(self, job: Job) -> bool:
+        """Make what the handler kept the lane's state, for the next event of the key.
+
+        False where it cannot be: we do not own the lane any more as we did when it began.
+        """
+        lane = self._lanes.get(job.delivery.origin.queue)
+        if lane is None or job.context is None or lane.epoch != job.epoch:
+            return False
         job.sequence = lane.states.get(job.key, (0, None))[0] + 1
-        lane.states[job.key] = (job.sequence, context.kept)
+        lane.states[job.key] = (job.sequence, job.context.kept)
+        return True
 
     async def _take(self, queue: str) -> None:
         epoch, states = await self._store.run(

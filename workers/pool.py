@@ -67,6 +67,7 @@ class Pool:
         self._work: asyncio.Queue[Job] = asyncio.Queue()
         self._suspects: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
         self._lane_work: dict[str, asyncio.Queue[Job]] = {}
+        self._at_gate: dict[Job, None] = {}
         self._count = 0
         self._loops = loops
         self._concurrency = concurrency
@@ -90,7 +91,9 @@ class Pool:
 
     def waiting(self) -> list[Job]:
         """Take out what has not begun to run."""
-        jobs = [job for queue in (self._work, *self._lane_work.values()) for job in _empty(queue)]
+        jobs, self._at_gate = list(self._at_gate), {}
+        for queue in (self._work, *self._lane_work.values()):
+            jobs.extend(_empty(queue))
         return jobs + [entry[2] for entry in _empty(self._suspects)]
 
     async def idle(self) -> None:
@@ -113,7 +116,10 @@ class Pool:
                 await self._run_alone(job)
                 continue
             if not gate.is_open:
+                self._at_gate[job] = None
                 await gate.opened()
+                if not self._goes_in(job):
+                    continue
             gate.enter()
             try:
                 await self._run(job)
@@ -137,7 +143,10 @@ class Pool:
         each time.
         """
         job.passed = asyncio.Event()
+        self._at_gate[job] = None
         async with self._gate.alone():
+            if not self._goes_in(job):
+                return
             if job.delivery.is_ours and job.decision is None and not self._judged(job):
                 starts = await self._started(job)
                 if starts > MAX_STARTS:
@@ -145,6 +154,13 @@ class Pool:
                     job.decision = Fail(failure("resource", "WorkerKilled", reason))
             await self._run(job)
             await job.passed.wait()
+
+    def _goes_in(self, job: Job) -> bool:
+        """Whether a job that waited at the gate is still to run: a drain may have taken it out."""
+        if job not in self._at_gate:
+            return False
+        del self._at_gate[job]
+        return True
 
     def _judged(self, job: Job) -> bool:
         """Whether a decision stands that needs no handler."""
@@ -201,8 +217,8 @@ class Pool:
             began = perf_counter()
             job.decision = await process(job, context, self._call)
             self._took[handler.name].add(perf_counter() - began)
-        if context.kept is not None and isinstance(job.decision, Ack):
-            self._lanes.keep(job)
+        if context.kept is not None and isinstance(job.decision, Ack) and not self._lanes.keep(job):
+            job.decision = None  # it is not done without its state
 
     def _context(self, job: Job, now_ms: int, lane: Lane | None) -> Context:
         handler = cast("Handler", job.handler)

@@ -10,8 +10,8 @@ from fleet import clock
 from fleet.core.decision import Ack, Expire, Fail, Postpone, Retry
 from fleet.core.envelope import EVENT_ID
 from fleet.core.ulid import is_ulid
-from fleet.store.api import KeyState, Outcome, Settled
-from workers.effects import outcome_of
+from fleet.store.api import EffectResult, KeyState, Outcome, Settled
+from workers.effects import outcome_of, undecided
 from workers.job import Job
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -58,9 +58,7 @@ class Rows:
             age_ms=max(0, (context.now_ms if context else now_ms) - event.ts) if event else 0,
             writes=tuple(context.writes) if context and done else (),
             states=_states(job, saved),
-            effect=outcome_of(context.effect, decision)
-            if context and context.effect and decision
-            else None,
+            effect=_effect(job),
             lane=job.delivery.origin.queue if job.epoch else "",
             epoch=job.epoch,
             started=job.started,
@@ -95,6 +93,14 @@ def _claimed_id(job: Job) -> str:
     """The id in the headers of a body that cannot be read: the audit knows it by that."""
     claimed = job.delivery.headers.get(EVENT_ID)
     return claimed if isinstance(claimed, str) and is_ulid(claimed) else ""
+
+
+def _effect(job: Job) -> EffectResult | None:
+    """What is known of its effect now, if it has one."""
+    if job.context is None or job.context.effect is None or job.decision is None:
+        return None
+    result = outcome_of(job.context.effect, job.decision)
+    return result if is_sent(job) else undecided(result)
 
 
 def _states(job: Job, saved: set[tuple[str, str]]) -> tuple[KeyState, ...]:

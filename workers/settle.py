@@ -98,7 +98,7 @@ class Settler:
 
     def _start(self, job: Job) -> None:
         if not _is_kept(job):
-            self._drop(job)
+            self._abandon(job)
         elif self._roads.needed(job) and is_sent(job):
             self._hold_lane(job)
             self._loops.start(self._send(job))
@@ -110,6 +110,12 @@ class Settler:
         if not self._open:
             self._idle.set()
         self._settled(job)
+
+    def _abandon(self, job: Job) -> None:
+        """Drop a job that has to come again; its channel is given up if it still stands."""
+        if job.delivery.is_ours:
+            self._fenced(job.delivery.origin.queue)
+        self._drop(job)
 
     def _drop(self, job: Job) -> None:
         self._tally.returned(job)
@@ -199,8 +205,7 @@ class Settler:
         if isinstance(verdict, Exception):
             self._rolled_back(job, verdict)
         elif verdict == "fenced":
-            self._fenced(job.delivery.origin.queue)
-            self._drop(job)
+            self._abandon(job)
         else:
             acked.append(job)
 
@@ -253,6 +258,8 @@ class Settler:
 
 def _is_kept(job: Job) -> bool:
     """Whether there is anything to settle: not for what was dropped, or comes again unchanged."""
+    if job.started and not job.delivery.is_ours:
+        return True  # its start is taken back: it did not kill us
     if job.decision is None:
         return False
     return is_sent(job) or (job.context is not None and job.context.effect is not None)
