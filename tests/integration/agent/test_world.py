@@ -13,7 +13,9 @@ import pytest
 from agent import records
 from agent.records import Terms
 from agent.venue import Venue
+from agent.world import register
 from agent.world.settings import WorldSettings
+from fleet.core.retry import RetryPolicy
 from fleet.core.ulid import make_ulid
 from fleet.store import alerts, facts
 
@@ -50,9 +52,11 @@ async def until_alerted(agents: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("faults", ["", "errors=0.2,lost_answers=0.3"])
 async def test_a_job_that_fails_is_taken_over_paid_and_disputed(
-    agents: Any, tmp_path: Path, faults: str
+    agents: Any, tmp_path: Path, faults: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each event told three times, answers lost: one hiring, one payment, one claim, one file."""
+    # The delays of the real policy are drawn, and may come to more than a minute.
+    monkeypatch.setattr(register, "PATIENT", RetryPolicy(attempts=30, base=0.1, cap=0.5))
     folder = tmp_path / "evidence"
     world = WorldSettings(fallback_agent=HIRED, faucet=True, evidence_dir=folder)
     await agents.start(world=world, faults=faults)

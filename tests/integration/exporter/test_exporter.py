@@ -111,7 +111,7 @@ async def test_the_fleet_is_shown_as_it_is(amqp_url: str, tmp_path: Path):
     bound = applied.patterns[service.name]
     await store.run(lambda tx: bindings.record(tx, service.name, bound, 0))
     now_ms = clock.now_ms()
-    await store.run(lambda tx: leases.acquire(tx, "bridge:pf_agent_a", "me", now_ms, 60_000))
+    await store.run(lambda tx: leases.acquire(tx, "bridge:pf_agent_a", "me", now_ms, 600_000))
     await store.run(lambda tx: leases.acquire(tx, "bridge:pf_agent_b", "me", now_ms - 9, 1))
     await store.close()
     for queue, count in (("pf.shown", 3), ("pf.shown.failed", 2), ("pf.shown.retry.02", 1)):

@@ -105,6 +105,20 @@ class World:
             "PF_LEASE_TTL_S": "1.5",
         }
 
+    async def leader(self) -> subprocess.Popen[bytes]:
+        """Which of the processes leads, once one does."""
+        pids = {str(process.pid): process for process in self.processes}
+        found: list[subprocess.Popen[bytes]] = []
+
+        async def leads() -> bool:
+            rows = await self.look(lambda tx: tx.query("SELECT holder FROM leases"))
+            holders = [holder.split(":") for (holder,) in rows]
+            found[:] = [pids[words[1]] for words in holders if len(words) > 1 and words[1] in pids]
+            return bool(found)
+
+        await self.until(leads)
+        return found[0]
+
     def start_process(self) -> subprocess.Popen[bytes]:
         """`fleet publisher` as an operator starts it."""
         with self._log(len(self.processes)).open("wb") as file:
@@ -246,6 +260,21 @@ def events(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+class Sluice:
+    """Lets a platform that plays at full speed tell so many events and no more, for now."""
+
+    def __init__(self, sandbox: Sandbox, most: int) -> None:
+        self.most = most
+        self._sandbox = sandbox
+        self._room = sandbox._stream.room
+        sandbox._stream.room = self._wait  # type: ignore[method-assign]  # a gate before it
+
+    async def _wait(self, limit: int) -> None:
+        await self._room(limit)
+        while self._sandbox.ledger.summary()["emitted"] >= self.most:
+            await asyncio.sleep(0.01)
+
+
 async def until_emitted(sandbox: Sandbox) -> None:
     """Wait until the feed has come to its end."""
     async with asyncio.timeout(DEADLINE_S):
@@ -263,6 +292,12 @@ def witness() -> Callable[[Sandbox], list[str]]:
 def emitted() -> Callable[[Sandbox], list[dict[str, Any]]]:
     """The events that a platform emitted."""
     return events
+
+
+@pytest.fixture
+def sluice() -> Callable[[Sandbox, int], Sluice]:
+    """Holds a platform's feed back."""
+    return Sluice
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ async def test_a_bridge_is_ready_while_events_get_through(world: Any, witness: A
                 await world.until_saved(emitted[-1])
                 assert shown(PUBLISHED) - before == len(emitted)
                 await platforms.aclose()
-                await world.until(partial(says, leader, "not ready", "leader"))
-                assert leader.health.reasons() == {"source": "not connected"}
-                assert await says(standby, "ready", "standby")
+                await world.until(lambda: leader.health.reasons() == {"source": "not connected"})
+                assert await says(leader, "not ready", "leader")
+                await world.until(partial(says, standby, "ready", "standby"))
         assert leader.health.report()["status"] == "draining"
