@@ -240,6 +240,13 @@ async def test_a_kill_is_no_way_around_a_pause(fleet: Any):
 
 
 async def says(fleet: Any, since_ms: int = 0) -> dict[str, str]:
-    """What each worker that was started since then says that it does."""
+    """What each worker that was started since then says that it does, once it has nothing in hand.
+
+    Else what it still commits could come to light after it was killed.
+    """
     found = await fleet.store.read(replicas.every)
-    return {each.name: each.pulse.state for each in found if each.started_ms >= since_ms}
+    return {
+        each.name: "busy" if each.pulse.in_hand else each.pulse.state
+        for each in found
+        if each.started_ms >= since_ms
+    }

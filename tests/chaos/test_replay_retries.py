@@ -122,13 +122,14 @@ async def publishing(url: str) -> AsyncIterator[ConfirmedPublisher]:
 
 async def test_a_killed_broker_loses_no_retry(fresh_broker: Any, tmp_path: Path):
     """Kill -9 amid 3,000 retries, many of them delayed: each comes home and is done."""
-    policy = RetryPolicy(attempts=2, base=10.0, cap=10.0)
+    # So long that hundreds are delayed at once, and for a while, however slow the machine is.
+    policy = RetryPolicy(attempts=2, base=20.0, cap=20.0)
     failing = Failing(fresh_broker.amqp_url, tmp_path, "test.flying", policy)
     async with failing.working():
         await failing.publish(FLYING)
 
         async def many_are_delayed() -> bool:
-            return await failing.delayed() > FLYING // 3
+            return await failing.delayed() > FLYING // 6
 
         await until(many_are_delayed, DEADLINE_S)
         await asyncio.to_thread(fresh_broker.kill)

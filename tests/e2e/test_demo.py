@@ -41,10 +41,19 @@ def start(broker: RunningBroker, folder: Path, *words: str) -> subprocess.Popen[
     )
 
 
+def end_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still says on stdout and stderr, once it has ended."""
+    try:
+        return process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # else the end of its `with` would wait for ever
+        raise
+
+
 def demo(broker: RunningBroker, folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     """The object that a demo prints, and what it tells; it must have ended well."""
     with start(broker, folder, *words, "--json") as process:
-        out, err = process.communicate(timeout=TIMEOUT_S)
+        out, err = end_of(process)
     assert process.returncode == 0, f"{out}\n{err}"
     return dict(json.loads(out)), err
 
@@ -117,7 +126,7 @@ def test_an_interrupted_demo_leaves_nothing_running(
             if line.startswith("emitted") and not line.startswith("emitted 0"):
                 break
         process.send_signal(number)
-        _, err = process.communicate(timeout=TIMEOUT_S)
+        _, err = end_of(process)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("fleet: Interrupted")
     assert "Traceback" not in err

@@ -63,6 +63,12 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def no_look_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode is looked at when a test says so, with the time that it says."""
+    monkeypatch.setattr("agent.watch.EVERY_S", 3600.0)
+
+
 @pytest.fixture
 def tape(tmp_path: Path) -> Path:
     """One trade of every pair, so that each has a price."""

@@ -78,6 +78,7 @@ async def test_a_broker_that_takes_nothing_delays_no_mode(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(post, "publish", hang)
+    monkeypatch.setattr("agent.watch.EVERY_S", 0.05)
     at = await office()
     await say(store, "read_only", at.now)
     await until(lambda: asked)
