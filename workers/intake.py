@@ -20,7 +20,7 @@ from fleet.core.events import MAX_BYTES, Event, read_event
 from fleet.core.failure import describe, failure
 from fleet.core.signature import Keys
 from fleet.store import journal
-from fleet.store.api import Candidate, Claim, Standing, Store
+from fleet.store.api import Candidate, Claim, Effect, Standing, Store
 from workers.holds import Hold, Holds
 from workers.job import Job
 from workers.lanes import LaneKeeper
@@ -240,8 +240,8 @@ class Intake:
         was = job.standing
         await self._ask([job])
         now = job.standing
-        if was.fresh and now.effect is not None and now.effect.holder == job.holder:
-            job.standing = Standing(effect=now.effect, fresh=now.effect.state == "reserved")
+        if was.fresh and _is_same_claim(was.effect, now.effect):
+            job.standing = Standing(effect=now.effect, fresh=True)
 
     async def started(self, job: Job) -> int:
         """Commit that a delivery which came back is about to run; how often it was, with this."""
@@ -271,6 +271,15 @@ def _is_in_lane(job: Job) -> bool:
 def _is_known(job: Job, handler: Handler) -> bool:
     """Whether the journal is asked: of what is pure it knows the replays, and no other."""
     return handler.effect != "pure" or job.headers.replay_count > 0
+
+
+def _is_same_claim(ours: Effect | None, found: Effect | None) -> bool:
+    """Whether the row is as we claimed it. A name may have gone to another process since."""
+    return (
+        ours is not None
+        and found is not None
+        and (found.state, found.holder, found.attempts) == ("reserved", ours.holder, ours.attempts)
+    )
 
 
 def _sound(key: Any) -> str:

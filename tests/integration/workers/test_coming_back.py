@@ -9,9 +9,12 @@ from urllib.parse import quote
 
 import pytest
 
+from fleet import clock
 from fleet.broker import Management
 from fleet.core.errors import StateError
+from fleet.store import Candidate, Claim
 from topology import names
+from workers import intake
 from workers.context import Context
 from workers.registry import Service
 from workers.worker import Worker
@@ -153,6 +156,27 @@ async def test_effects_that_were_only_reserved_outlive_a_lost_connection(
     once.gate.set()
     assert set((await bench.settled(once.service, events)).values()) == {"done"}
     assert set(once.calls.values()) == {1}
+
+
+async def test_what_waited_beyond_its_hold_is_begun_only_if_nobody_had_it(
+    bench: Any, once: Once, monkeypatch: pytest.MonkeyPatch
+):
+    """A name may go to another process while one stands still: what that began is asked about."""
+    monkeypatch.setattr(intake, "HOLD_MARGIN_S", 0)
+    worker, events = await once.begin(bench, 3)
+    taken, left = events[1], events[2]
+    claim = Claim(
+        key=taken.payload["key"],
+        kind=taken.type,
+        holder=f"{worker.name} {taken.event_id}",
+        held_until_ms=clock.now_ms(),
+    )
+    candidate = Candidate(once.service.name, taken.event_id, 0, claim)
+    await bench.store.admit([candidate], clock.now_ms())
+    once.gate.set()
+    outcomes = await bench.settled(once.service, events)
+    assert (outcomes[taken.event_id], outcomes[left.event_id]) == ("failed", "done")
+    assert once.calls[taken.payload["key"]] == 0
 
 
 async def test_a_handler_beyond_the_grace_is_given_up(bench: Any, service: Service):
