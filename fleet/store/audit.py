@@ -21,10 +21,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     outcome: str
     attempt: int
     worker: str
-    handler: str
-    reason: str
     replay_count: int
-    at_ms: int
     age_ms: int
 
 
