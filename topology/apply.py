@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleet.amqp.admin import Admin
+from fleet.store import Tx, bindings
 from topology.model import Binding, Exchange, Plan, Queue
 
 
@@ -29,6 +30,16 @@ async def apply(plan: Plan, admin: Admin) -> Applied:
         await _declare(each, admin)
         declared += 1
     return Applied(declared, {service.name: service.fed for service in plan.services})
+
+
+def record(tx: Tx, plan: Plan, now_ms: int) -> None:
+    """Write down what reaches each service, and in how many lanes.
+
+    AMQP cannot be asked, and a worker that nothing reaches must not start.
+    """
+    for service in plan.services:
+        partitions = service.lanes.partitions if service.lanes else None
+        bindings.record(tx, service.name, service.fed, now_ms, partitions=partitions)
 
 
 async def _declare(each: Exchange | Queue | Binding, admin: Admin) -> None:

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Final
 
 from fleet.core.errors import TopologyError
-from fleet.store import bindings, lane_moves, leases
+from fleet.store import lane_moves, leases
 from fleet.store.api import Lease, Store, Tx
 from fleet.store.lane_moves import LaneMove
-from topology.apply import apply
+from topology.apply import apply, record
 from topology.check import Difference, compare
 from topology.management import Broker
 from topology.model import Plan
@@ -116,9 +116,8 @@ async def _result(
 
 
 def _end(tx: Tx, plan: Plan, now_ms: int) -> None:
+    record(tx, plan, now_ms)
     for service in plan.services:
-        partitions = service.lanes.partitions if service.lanes else None
-        bindings.record(tx, service.name, service.fed, now_ms, partitions=partitions)
         lane_moves.end(tx, service.name)
 
 

@@ -32,7 +32,7 @@ from fleet.core.errors import BrokerError, SettingsError, TopologyError
 from fleet.settings import load
 from fleet.store import StoreSettings, bindings, open_store
 from topology import passwords
-from topology.apply import Applied, apply
+from topology.apply import Applied, apply, record
 from topology.check import Difference, compare, compare_users, probe, strangers, unseen_bindings
 from topology.export import definitions, with_user, with_users
 from topology.management import look, look_at_users, management_url
@@ -192,7 +192,7 @@ async def _apply(layout: Plan, settings: TopologySettings) -> Applied:
     await _refuse_other_lanes(layout.services)
     async with await Admin.open(settings.amqp_url) as admin:
         applied = await apply(layout, admin)
-    await _record(layout.services)
+    await _record(layout)
     return applied
 
 
@@ -213,20 +213,11 @@ async def _refuse_other_lanes(services: Sequence[ServiceLayout]) -> None:
             )
 
 
-async def _record(services: Sequence[ServiceLayout]) -> None:
-    """Write down what was bound: AMQP cannot be asked, and an unfed worker must not start."""
+async def _record(layout: Plan) -> None:
     store = open_store(load(StoreSettings).url)
     await store.open()
     try:
-        for service in services:
-            work = partial(
-                bindings.record,
-                service=service.name,
-                patterns=service.fed,
-                now_ms=clock.now_ms(),
-                partitions=service.lanes.partitions if service.lanes else None,
-            )
-            await store.run(work)
+        await store.run(partial(record, plan=layout, now_ms=clock.now_ms()))
     finally:
         await store.close()
 

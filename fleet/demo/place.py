@@ -17,8 +17,8 @@ from fleet.amqp.admin import Admin
 from fleet.amqp.removal import remove
 from fleet.broker import Management, RunningBroker
 from fleet.core.errors import BrokerError
-from fleet.store import Store, bindings
-from topology.apply import apply
+from fleet.store import Store
+from topology.apply import apply, record
 from topology.model import Plan
 
 STALE_S: Final = 900.0
@@ -111,12 +111,4 @@ async def lay_out(plan: Plan, amqp_url: str, store: Store) -> None:
     """Declare the layout, and write down what feeds whom, and in how many lanes."""
     async with await Admin.open(amqp_url) as admin:
         await apply(plan, admin)
-    for service in plan.services:
-        work = partial(
-            bindings.record,
-            service=service.name,
-            patterns=service.fed,
-            now_ms=clock.now_ms(),
-            partitions=service.lanes.partitions if service.lanes else None,
-        )
-        await store.run(work)
+    await store.run(partial(record, plan=plan, now_ms=clock.now_ms()))
