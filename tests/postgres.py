@@ -154,9 +154,12 @@ class LocalPostgres(Postgres):
         """End all of its processes at once, as a power cut would."""
         if self._server is not None:
             parent = psutil.Process(self._server.pid)
-            for process in [parent, *parent.children(recursive=True)]:
+            everybody = [*parent.children(recursive=True), parent]
+            for process in everybody:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+            # While one of them is there the next server refuses to use the data.
+            psutil.wait_procs(everybody, timeout=START_S)
             self._server.wait()
             self._server = None
 

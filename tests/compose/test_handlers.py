@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_handlers_from_a_folder(begin: Callable[..., Any], folder: Path):
     """HANDLERS and HANDLERS_PATH are all it takes: layout, users and worker are the service's."""
     project = begin(HANDLERS="mine:service", HANDLERS_PATH=str(folder), SANDBOX_SCRIPT_EVERY="5")
     project.up()
-    project.wait_for(project.journalled, "the handler has handled", deadline_s=60)
+    project.wait_for(project.journalled, "the handler has handled")
     assert "low balance" in project.compose("logs", "worker")
     found = project.audit()
     assert [each["name"] for each in found["services"]] == ["balance.watch"]
@@ -65,7 +65,7 @@ def test_two_services(begin: Callable[..., Any], folder: Path, tmp_path: Path):
     assert {each["name"] for each in found["services"]} == {"trading.agent", "balance.watch"}
     findings = json.loads(project.tool("fleet", "doctor", "--json"))["findings"]
     assert {each["check"] for each in findings} >= {"nodes", "rights", "retry road"}
-    assert [each for each in findings if each["level"] != "ok"] == []
+    assert [each for each in findings if each["level"] != "ok" and not _is_pace(each)] == []
     _forge(project, (secrets / "amqp/admin").read_text().strip())
 
     def is_refused() -> bool:
@@ -73,6 +73,11 @@ def test_two_services(begin: Callable[..., Any], folder: Path, tmp_path: Path):
         return "Signature" in project.tool("replay-failed", *mine)
 
     project.wait_for(is_refused, "what nobody signed is failed")
+
+
+def _is_pace(finding: Mapping[str, str]) -> bool:
+    """Whether it is about how fast this machine's disk is today."""
+    return finding["text"].startswith("A commit of the store takes")
 
 
 def _forge(project: Any, password: str) -> None:

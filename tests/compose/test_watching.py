@@ -33,6 +33,6 @@ def test_prometheus_finds_every_replica(begin: Callable[..., Any]):
         found = json.loads(project.compose("exec", "-T", "prometheus", *words))
         return {each["metric"].get("job", ""): float(each["value"][1]) for each in found}
 
-    project.wait_for(lambda: asked("sum by (job) (up)") == WANTED, "all are scraped", 60)
+    project.wait_for(lambda: asked("sum by (job) (up)") == WANTED, "all are scraped")
     counted = 'sum(fleet_events_total{outcome="done"})'
-    project.wait_for(lambda: asked(counted).get("", 0) > 0, "events are counted", 60)
+    project.wait_for(lambda: asked(counted).get("", 0) > 0, "events are counted")

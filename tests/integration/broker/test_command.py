@@ -19,7 +19,7 @@ from fleet.broker import Management, RunningBroker, docker, install, ports
 from fleet.broker.handshake import check
 from fleet.core.errors import BrokerError
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def on_price(ctx, payload):
 
 
 @service.handler(
-    "order.requested", effect="once", key=lambda p: p["key"], unknown=asked, stale_after=120
+    "order.requested", effect="once", key=lambda p: p["key"], unknown=asked, stale_after=1200
 )
 async def on_order(ctx, payload):
     if payload["size_usdc"] > 50:

@@ -88,7 +88,7 @@ async def test_the_plan_says_what_becomes_of_each(shop: Any, wait: Any):
     done, fresh = (shop.event("wallet.low_balance") for _ in range(2))
     stale = shop.event("market.tick", {"pair": "A", "price": 1, "timestamp_ms": 1}, age_s=100)
     order = {"key": "k", "size_usdc": 10, "pair": "A", "direction": "long", "leverage": 1}
-    old_order = shop.event("order.requested", {**order, "timestamp_ms": 1}, age_s=500)
+    old_order = shop.event("order.requested", {**order, "timestamp_ms": 1}, age_s=5000)
     nobody = shop.event("escrow.released", {"escrow_id": "e", "amount_usdc": 1})
     lane = names.lane(shop.service.name, "market.tick", 1)
     await shop.park([done])

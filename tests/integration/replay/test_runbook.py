@@ -71,7 +71,7 @@ async def test_the_runbook_can_be_followed(shop: Any):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 300)
+        out, _ = await asyncio.wait_for(process.communicate(), 900)
     assert process.returncode == 0, out.decode()
     assert [entry.id for entry in await shop.entries()] == [odd.event_id]
     assert sorted(shop.world()) == sorted([*group, tick.event_id, "k1", "k2"])

@@ -178,6 +178,10 @@ class Ground:
             found = (await looks.depths([queue])).get(queue)
             return found.ready if found else None
 
+    async def holds(self, queue: str, count: int) -> bool:
+        """Whether so many wait in a queue: what was moved is counted a moment later."""
+        return await self.depth(queue) == count
+
     async def counts(self) -> Counter[str]:
         """How often each event's writes were written."""
         rows = await self.store.read(lambda tx: tx.query("SELECT event_id, value FROM facts"))
@@ -299,8 +303,8 @@ async def test_a_migration_killed_at_every_step_loses_nothing_under_load(
         assert "The broker is as planned." in await ground.run("migrate")
     seen = {pair: numbers for pair, (_, numbers) in (await ground.states()).items()}
     assert seen == {f"P{n}": tuple(range(10)) for n in range(5)}
-    assert await ground.depth(FAILED) == 1
-    assert await ground.depth(names.UNROUTED) == 1
+    await until(lambda: ground.holds(FAILED, 1))
+    await until(lambda: ground.holds(names.UNROUTED, 1))
     for queue in (WORK, BUCKET, FAILED, names.UNROUTED, "pf.mine.ticks.0"):
         assert await ground.depth(names.moving(queue)) is None
     assert await ground.run("check") == "The broker is as planned.\n"
@@ -349,7 +353,7 @@ async def test_what_consumers_hold_on_to_is_left_as_it_was(
         late = await send(publisher, make("wallet.x", {"hard": False}))
         said = json.loads(await ground.run("migrate", "--patience", "2", "--json", code=1))
         assert WORK in said["held"]  # lanes, which nobody had the patience to count, too
-        assert await ground.depth(WORK) == 1
+        await until(lambda: ground.holds(WORK, 1))
         assert await ground.depth(names.moving(WORK)) is None
     assert "moves 3 messages" in await ground.run("check", code=1)
     async with ground.working(1):

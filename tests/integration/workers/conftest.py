@@ -126,6 +126,10 @@ class Bench:
         await channel.close()
         return int(declared.declaration_result.message_count or 0)
 
+    async def holds(self, queue: str, least: int) -> bool:
+        """Whether so many are ready in a queue: a quorum queue that is busy says 0 meanwhile."""
+        return await self.depth(queue) >= least
+
     async def take(self, queue: str) -> AbstractIncomingMessage:
         """The next message of a queue, acked."""
         source = await self._channel.get_queue(queue, ensure=False)

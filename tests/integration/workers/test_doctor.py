@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,11 @@ from fleet import clock
 from fleet.amqp.admin import Admin
 from fleet.broker import Management, RunningBroker
 from fleet.core import canary
+from fleet.doctor import clocks, roads, storing
 from fleet.doctor.examine import Case, examine
 from fleet.doctor.finding import Finding
 from fleet.settings import is_near
+from fleet.status import gather
 from fleet.store import leases, replicas
 from topology import names
 from topology.model import Lanes
@@ -52,6 +55,22 @@ def served(service: Service) -> Service:
         """Be done."""
 
     return service
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast this machine and its disk are today is not what is examined here."""
+    monkeypatch.setattr(storing, "SLOW_S", 60.0)
+    monkeypatch.setattr(clocks, "NOTICED_S", 60.0)
+    monkeypatch.setattr(replicas, "SILENT_S", 60.0)
+    monkeypatch.setattr(gather, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(roads, "ANSWER_S", 60.0)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes home may take its time; for roads that lead there."""
+    monkeypatch.setattr(roads, "HOME_S", 60.0)
 
 
 @pytest.fixture
@@ -97,6 +116,7 @@ def of_the_tests(case: Case) -> set[str]:
     return found if is_near(urlsplit(case.amqp_url).hostname or "") else {*found, "tls", "user"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_healthy_fleet_is_well_and_no_message_is_touched(
     bench: Any, served: Service, case: Case
 ):
@@ -113,6 +133,7 @@ async def test_a_healthy_fleet_is_well_and_no_message_is_touched(
     checks = {each.check for each in findings}
     assert checks >= {"version", "layout", "policies", "timeout", "nodes", "clock", "store"}
     assert checks >= {"failed road", "retry road", "replicas", "lanes", "bridge"}
+    await bench.until(partial(bench.holds, queue, least=1))
     assert await bench.depth(queue) == 1
     assert (await bench.take(queue)).body == BODY
     rows = list((await bench.journal(served.name)).values())
@@ -120,6 +141,7 @@ async def test_a_healthy_fleet_is_well_and_no_message_is_touched(
     assert await bench.depth(names.UNROUTED) == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_without_workers_the_canary_waits_and_the_next_one_skips_it(
     bench: Any, served: Service, case: Case
 ):

@@ -15,7 +15,7 @@ import pytest
 from fleet import clock
 from fleet.core.errors import SettingsError
 from fleet.core.retry import RetryPolicy
-from fleet.store import controls, replicas
+from fleet.store import controls, presence, replicas
 from fleet.store.controls import Halt, Pause
 from topology import names
 from topology.model import Lanes
@@ -280,7 +280,9 @@ async def test_a_handler_that_always_fails_is_halted_for_all(bench: Any, service
     await release(bench, halt)
     outcomes = await bench.settled(service, [*first, *waiting])
     assert {outcomes[event.event_id] for event in waiting} == {"done"}
-    assert Counter(outcomes.values())["failed"] == await bench.depth(names.failed(service.name))
+    parked = Counter(outcomes.values())["failed"]
+    await bench.until(partial(bench.holds, names.failed(service.name), least=parked))
+    assert await bench.depth(names.failed(service.name)) == parked
 
 
 async def test_a_halt_raises_one_alert(bench: Any, service: Service):
@@ -352,8 +354,11 @@ async def test_a_handler_whose_writes_always_raise_is_halted_too(bench: Any, ser
     assert (halt.handler, halt.reason.partition(":")[0]) == ("writes", "ZeroDivisionError")
 
 
-async def test_two_workers_of_one_name_cannot_live_together(bench: Any, service: Service):
+async def test_two_workers_of_one_name_cannot_live_together(
+    bench: Any, service: Service, monkeypatch: pytest.MonkeyPatch
+):
     """Effects and lanes are held by name: the second one says so and does not start."""
+    monkeypatch.setattr(presence, "SILENT_S", 60.0)  # however long the first one's store takes
 
     @service.handler("test.plain")
     def plain(_: Context, __: dict[str, Any]) -> None:

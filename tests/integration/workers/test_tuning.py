@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ async def test_a_slow_worker_leaves_work_to_one_that_comes(bench: Any, service: 
     await publish(bench, 100)
     first = await bench.start(service, prefetch="auto", concurrency=5)
     await bench.until(lambda: by[first.name] >= 25)
-    assert await bench.depth(names.work_queue(service.name)) >= 50
+    await bench.until(partial(bench.holds, names.work_queue(service.name), least=50))
     second = await bench.start(service, prefetch="auto", concurrency=5)
     come.set()
     await bench.until(lambda: by.total() == 100)
@@ -108,7 +109,7 @@ async def test_a_pause_in_the_midst_of_a_change_holds(bench: Any, service: Servi
     await asyncio.gather(work.resize(5), work.pause())
     await publish(bench, 10)
     await bench.until(lambda: work.in_hand == 0)
-    assert await bench.depth(work.queue) == 10
+    await bench.until(partial(bench.holds, work.queue, least=10))
     await work.resume()
     await bench.until(lambda: work.in_hand == 0 and work.delivered >= 410)
     assert seen.total() == 410
