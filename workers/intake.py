@@ -90,11 +90,13 @@ class Intake:
             return
         if job.handler.effect == "pure" and isinstance(job.decision, Ack):
             self._pure.add(job.event.event_id)
-        if job.in_hand and (waiting := self._in_hand.pop(job.event.event_id, None)):
+        if job.in_hand:
             ahead = job.event.event_id
-            self._held_up = {lane: of for lane, of in self._held_up.items() if of != ahead}
-            self._new[:0] = waiting  # in a lane they are older than whatever came since
-            self._wake.set()
+            if self._held_up:
+                self._held_up = {lane: of for lane, of in self._held_up.items() if of != ahead}
+            if waiting := self._in_hand.pop(ahead, None):
+                self._new[:0] = waiting  # in a lane they are older than whatever came since
+                self._wake.set()
 
     def waiting(self) -> list[Delivery]:
         """Take out what was not handed on yet."""

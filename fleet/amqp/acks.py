@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -31,7 +32,7 @@ class AckLine:
     that finished behind a slower one, so that a slow delivery holds nobody up.
     """
 
-    __slots__ = ("_beyond", "_end", "_finished", "_returned", "_wire", "is_open")
+    __slots__ = ("_beyond", "_end", "_finished", "_flushes", "_returned", "_wire", "is_open")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -39,6 +40,7 @@ class AckLine:
         self._returned: list[tuple[int, bool]] = []
         self._end = 0
         self._beyond: set[int] = set()
+        self._flushes: set[asyncio.Timeout] = set()
         self.is_open = True
 
     def ack(self, tag: int) -> None:
@@ -65,10 +67,7 @@ class AckLine:
         if not self.is_open or not (finished or returned):
             return
         try:
-            for tag, requeue in returned:
-                await self._wire.basic_nack(tag, requeue=requeue, wait=False)
-            self._advance([*finished, *(tag for tag, _ in returned)])
-            await self._ack(finished)
+            await self._send(finished, returned)
         except LOSSES as error:
             reraise_own_cancellation(error)
             self.close()
@@ -78,6 +77,22 @@ class AckLine:
         self.is_open = False
         self._finished.clear()
         self._returned.clear()
+        # aiormq's queue has room for ten frames, and once its writer has ended nobody makes any:
+        # whoever waits for room there would wait for ever.
+        flushes, self._flushes = self._flushes, set()
+        for until_closed in flushes:
+            until_closed.reschedule(0)
+
+    async def _send(self, finished: list[int], returned: list[tuple[int, bool]]) -> None:
+        async with asyncio.timeout(None) as until_closed:
+            self._flushes.add(until_closed)
+            try:
+                for tag, requeue in returned:
+                    await self._wire.basic_nack(tag, requeue=requeue, wait=False)
+                self._advance([*finished, *(tag for tag, _ in returned)])
+                await self._ack(finished)
+            finally:
+                self._flushes.discard(until_closed)
 
     async def _ack(self, finished: list[int]) -> None:
         # A tag that was settled alone before may end the prefix; naming it again would close
