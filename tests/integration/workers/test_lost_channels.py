@@ -87,7 +87,7 @@ async def test_what_waits_for_one_that_runs_alone_is_handed_back_untouched(
     await bench.publish(suspect)
     queue = await bench._channel.get_queue(names.work_queue(service.name), ensure=False)
     await (await queue.get(timeout=60)).reject(requeue=True)
-    worker = await bench.start(service, concurrency=4, prefetch=50, grace_s=0.5)
+    worker = await bench.start(service, concurrency=4, prefetch=50, grace_s=5)
     await running.wait()
     events = [bench.event("test.once", {"key": f"{service.name} {n}"}) for n in range(8)]
     for event in events:
@@ -105,10 +105,11 @@ async def test_a_lane_that_comes_back_to_the_same_worker_keeps_its_order(
     """Ticks that come again wait for those in hand, and newer ones do not overtake them."""
     service.lanes = Lanes()
     order: list[int] = []
-    gate = asyncio.Event()
+    began, gate = asyncio.Event(), asyncio.Event()
 
     @service.handler("market.tick", state=Seen, deadline=600)
     async def on_tick(context: Context, payload: dict[str, Any]) -> None:
+        began.set()
         await gate.wait()
         seen = context.state or Seen()
         order.append(payload["number"])
@@ -122,12 +123,12 @@ async def test_a_lane_that_comes_back_to_the_same_worker_keeps_its_order(
     lane = lane_of(service)
     await bench.until(lambda: lane in worker._flow.consumers.all)
     await bench.until(lambda: worker._flow.consumers.all[lane].in_hand == 5)
-    await bench.until(lambda: lane in worker._flow.pool._lane_work)
+    await began.wait()
     await lose(bench, worker, lane)
     for event in events[5:]:
         await bench.publish(event)
     in_hand = worker._flow._intake._in_hand
-    await bench.until(lambda: len(in_hand[events[0].event_id]) == len(events))
+    await bench.until(lambda: len(in_hand.get(events[0].event_id, ())) == len(events))
     gate.set()
     await bench.settled(service, events)
     rows = await bench.store.read(
