@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 from collections import Counter
@@ -174,12 +175,20 @@ class Office:
 
 
 @pytest.fixture
-async def office(floor: SimpleNamespace, sandbox: Any, desk: Any) -> Any:
-    """Open an office; keywords are settings of the stand-in and, under `agent`, of the agent."""
+async def office(
+    floor: SimpleNamespace, sandbox: Any, desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Open an office; keywords are settings of the stand-in and, under `agent`, of the agent.
+
+    From then on each look at the clock is a millisecond after the one before, however long it took.
+    """
 
     async def start(agent: dict[str, Any] | None = None, **given: Any) -> Office:
         running = await sandbox(**given)
-        return Office(floor, running, await desk(running.url, **(agent or {})))
+        made = Office(floor, running, await desk(running.url, **(agent or {})))
+        looks = itertools.count(made.now + 1)
+        monkeypatch.setattr("fleet.clock.now_ms", lambda: next(looks))
+        return made
 
     return start
 
