@@ -49,7 +49,8 @@ class _Hand:
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
-        self.line = AckLine(channel)
+        self.line = line = AckLine(channel)
+        channel.closing.add_done_callback(lambda _: line.close())
         self.got = 0
         self.news = asyncio.Event()
 

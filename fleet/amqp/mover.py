@@ -152,7 +152,8 @@ class _Passage:
         self._left = most
         self.open = 0
         self.done = 0
-        self._line = AckLine(channel)
+        self._line = line = AckLine(channel)
+        channel.closing.add_done_callback(lambda _: line.close())
         self._arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         self._confirmed: list[int] = []
         self._error: PublishError | None = None
