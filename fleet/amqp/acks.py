@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
+from aiormq.abc import AbstractChannel
+
 from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 
 
@@ -111,3 +113,10 @@ class AckLine:
             end += 1
             beyond.discard(end)
         self._end = end
+
+
+def line_of(channel: AbstractChannel) -> AckLine:
+    """A line that is closed when `channel` is: who flushes it does not wait for a dead one."""
+    line = AckLine(channel)
+    channel.closing.add_done_callback(lambda _: line.close())
+    return line

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from fleet.amqp.acks import AckLine
+from fleet.amqp.acks import line_of
 from fleet.amqp.looks import BACK_S, LOOK_S, TIMEOUT_S, Depth, connected
 from fleet.amqp.losses import LOSSES, reraise_own_cancellation
 from fleet.amqp.reasons import explain
@@ -49,8 +49,7 @@ class _Hand:
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
-        self.line = line = AckLine(channel)
-        channel.closing.add_done_callback(lambda _: line.close())
+        self.line = line_of(channel)
         self.got = 0
         self.news = asyncio.Event()
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from fleet.amqp import frames
-from fleet.amqp.acks import AckLine
+from fleet.amqp.acks import line_of
 from fleet.amqp.connection import Link
 from fleet.amqp.looks import Depth, Looks, connected
 from fleet.amqp.losses import LOSSES, reraise_own_cancellation
@@ -152,8 +152,7 @@ class _Passage:
         self._left = most
         self.open = 0
         self.done = 0
-        self._line = line = AckLine(channel)
-        channel.closing.add_done_callback(lambda _: line.close())
+        self._line = line_of(channel)
         self._arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         self._confirmed: list[int] = []
         self._error: PublishError | None = None

@@ -9,17 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fleet.store import Store, open_store
+from fleet.store import Store
 from fleet.store.postgres import PostgresEngine
 
 
 @pytest.fixture
-async def store(postgres_url: str) -> AsyncIterator[Store]:
-    """An open, empty store."""
-    opened = open_store(postgres_url)
-    await opened.open()
-    yield opened
-    await opened.close()
+def store_url(postgres_url: str) -> str:
+    """PostgreSQL, whatever kind this run is over."""
+    return postgres_url
 
 
 @pytest.fixture

@@ -92,6 +92,18 @@ class Once:
         await bench.until(lambda: waiting(worker) == count - 1)
         return worker, events
 
+    async def drain(self, bench: Any, worker: Worker) -> None:
+        """Stop the worker; its handler ends once what waited behind it was taken out."""
+        stopping = asyncio.create_task(bench.stop(worker))
+        await bench.until(lambda: not waiting(worker))
+        self.gate.set()
+        await stopping
+
+    async def all_done_once(self, bench: Any, events: list[Any]) -> None:
+        """Long before a hold is over: it is the handler's deadline and 10 s."""
+        assert set((await bench.settled(self.service, events)).values()) == {"done"}
+        assert set(self.calls.values()) == {1}
+
 
 def waiting(worker: Worker) -> int:
     """How many jobs wait for their handler."""
@@ -107,14 +119,9 @@ def once(service: Service) -> Once:
 async def test_effects_that_were_only_reserved_go_on_elsewhere_at_once(bench: Any, once: Once):
     """What a drain hands back was not tried: nobody waits for its hold, asks or fails it."""
     worker, events = await once.begin(bench, 20)
-    stopping = asyncio.create_task(bench.stop(worker))
-    await bench.until(lambda: not waiting(worker))
-    once.gate.set()
-    await stopping
+    await once.drain(bench, worker)
     await bench.start(once.service)
-    # Long before a hold is over: it is the handler's deadline and 10 s.
-    assert set((await bench.settled(once.service, events)).values()) == {"done"}
-    assert set(once.calls.values()) == {1}
+    await once.all_done_once(bench, events)
 
 
 async def test_a_drain_lets_go_of_effects_as_soon_as_the_store_is_back(
@@ -130,13 +137,9 @@ async def test_a_drain_lets_go_of_effects_as_soon_as_the_store_is_back(
         return await run(work)
 
     monkeypatch.setattr(bench.store, "run", away)
-    stopping = asyncio.create_task(bench.stop(worker))
-    await bench.until(lambda: not waiting(worker))
-    once.gate.set()
-    await stopping
+    await once.drain(bench, worker)
     await bench.start(once.service)
-    assert set((await bench.settled(once.service, events)).values()) == {"done"}
-    assert set(once.calls.values()) == {1}
+    await once.all_done_once(bench, events)
 
 
 async def test_effects_that_were_only_reserved_outlive_a_lost_connection(
@@ -154,8 +157,7 @@ async def test_effects_that_were_only_reserved_outlive_a_lost_connection(
 
     await bench.until(is_lost)
     once.gate.set()
-    assert set((await bench.settled(once.service, events)).values()) == {"done"}
-    assert set(once.calls.values()) == {1}
+    await once.all_done_once(bench, events)
 
 
 async def test_what_waited_beyond_its_hold_is_begun_only_if_nobody_had_it(
